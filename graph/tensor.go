@@ -1,0 +1,152 @@
+package graph
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"unsafe"
+)
+
+// Tensor is a dense array in row-major order: a weight, a constant, or a value
+// that enters or leaves a run. A weight's bytes may still lie in its model file;
+// they are read when first asked for.
+type Tensor struct {
+	Type DataType
+	Dims []int64 // empty for a scalar
+	// Source says where the bytes lie when they are not in memory.
+	Source *Source
+
+	data []byte // little-endian elements; nil while only Source knows them
+}
+
+// Source is a byte range of a file: an external-data tensor, or the inline
+// raw_data of a model file, which is left where it is.
+type Source struct {
+	Path           string // absolute
+	Offset, Length int64
+}
+
+// Element is a Go type that a Tensor's elements can be read as.
+type Element interface {
+	~float32 | ~float64 | ~int64 | ~int32 | ~int16 | ~int8 | ~uint8 | ~uint16 | ~uint32 | ~uint64 | ~bool
+}
+
+// NewTensor wraps data without copying it. The element type follows from T
+// (uint16 is Uint16: for half floats use [NewTensorBytes]).
+// It panics when dims do not multiply to len(data): that is a programming error.
+func NewTensor[T Element](data []T, dims ...int64) *Tensor {
+	if n := Count(dims); n != int64(len(data)) {
+		panic(fmt.Sprintf("graph: %d elements do not fill dims %v", len(data), dims))
+	}
+	return &Tensor{Type: typeOf[T](), Dims: dims, data: asBytes(data)}
+}
+
+// NewTensorBytes wraps little-endian element bytes of any fixed-size type.
+func NewTensorBytes(t DataType, data []byte, dims ...int64) (*Tensor, error) {
+	if want := Count(dims) * int64(t.Size()); t.Size() == 0 || want != int64(len(data)) {
+		return nil, fmt.Errorf("tensor of %s%v needs %d bytes, got %d", t, dims, want, len(data))
+	}
+	return &Tensor{Type: t, Dims: dims, data: data}, nil
+}
+
+// Len is the number of elements.
+func (t *Tensor) Len() int64 { return Count(t.Dims) }
+
+// InMemory says whether the elements have been read from their source.
+func (t *Tensor) InMemory() bool { return t.data != nil || t.Len() == 0 }
+
+// Bytes returns the little-endian elements, reading them from the source file when
+// they are not in memory. Bytes read from a file are not kept.
+func (t *Tensor) Bytes() ([]byte, error) {
+	if t.data != nil || t.Source == nil {
+		return t.data, nil
+	}
+	f, err := os.Open(t.Source.Path)
+	if err != nil {
+		return nil, fmt.Errorf("weight data: %w", err)
+	}
+	defer f.Close()
+	// Allocated as 8-byte words, so that any element type can view it in place.
+	words := make([]uint64, (t.Source.Length+7)/8)
+	b := asBytes(words)[:t.Source.Length]
+	if _, err := io.ReadFull(io.NewSectionReader(f, t.Source.Offset, t.Source.Length), b); err != nil {
+		return nil, fmt.Errorf("weight data %s[%d:+%d]: %w", t.Source.Path, t.Source.Offset, t.Source.Length, err)
+	}
+	return b, nil
+}
+
+// Values views the tensor's elements as []T without copying where memory allows it.
+// T must match the tensor's type.
+func Values[T Element](t *Tensor) ([]T, error) {
+	if t.Type != typeOf[T]() {
+		return nil, fmt.Errorf("tensor holds %s, asked for %s", t.Type, typeOf[T]())
+	}
+	b, err := t.Bytes()
+	if err != nil {
+		return nil, err
+	}
+	if want := t.Len() * int64(t.Type.Size()); int64(len(b)) != want {
+		return nil, fmt.Errorf("tensor of %s%v holds %d bytes, needs %d", t.Type, t.Dims, len(b), want)
+	}
+	return fromBytes[T](b), nil
+}
+
+// Count multiplies dims; 1 for none.
+func Count(dims []int64) int64 {
+	n := int64(1)
+	for _, d := range dims {
+		n *= d
+	}
+	return n
+}
+
+func typeOf[T Element]() DataType {
+	var z T
+	switch any(z).(type) {
+	case float32:
+		return Float
+	case float64:
+		return Double
+	case int64:
+		return Int64
+	case int32:
+		return Int32
+	case int16:
+		return Int16
+	case int8:
+		return Int8
+	case uint8:
+		return Uint8
+	case uint16:
+		return Uint16
+	case uint32:
+		return Uint32
+	case uint64:
+		return Uint64
+	case bool:
+		return Bool
+	}
+	return Undefined
+}
+
+func asBytes[T Element](s []T) []byte {
+	if len(s) == 0 {
+		return []byte{}
+	}
+	return unsafe.Slice((*byte)(unsafe.Pointer(&s[0])), len(s)*int(unsafe.Sizeof(s[0])))
+}
+
+func fromBytes[T Element](b []byte) []T {
+	var z T
+	size := int(unsafe.Sizeof(z))
+	n := len(b) / size
+	if n == 0 {
+		return []T{}
+	}
+	if uintptr(unsafe.Pointer(&b[0]))%uintptr(size) == 0 {
+		return unsafe.Slice((*T)(unsafe.Pointer(&b[0])), n)
+	}
+	out := make([]T, n)
+	copy(asBytes(out), b)
+	return out
+}
