@@ -88,3 +88,11 @@ func Of(err error) Kind {
 	}
 	return Internal
 }
+
+// Or returns err's kind where it has one, else the given one.
+func Or(err error, otherwise Kind) Kind {
+	if k := Of(err); k != Internal {
+		return k
+	}
+	return otherwise
+}

@@ -1,0 +1,280 @@
+// The page. The API key comes in the link's fragment or is asked for; it stays in
+// sessionStorage and travels in a header only, so events are read by fetch.
+const $ = (id) => document.getElementById(id);
+
+function takeKey() {
+  const fromLink = new URLSearchParams(location.hash.slice(1)).get("key");
+  if (fromLink) {
+    sessionStorage.setItem("key", fromLink);
+    history.replaceState(null, "", location.pathname);
+  }
+  return sessionStorage.getItem("key");
+}
+
+function askForKey() {
+  return new Promise((resolve) => {
+    $("login").addEventListener("close", () => {
+      sessionStorage.setItem("key", $("key").value.trim());
+      $("key").value = "";
+      resolve();
+    }, { once: true });
+    $("login").showModal();
+  });
+}
+
+async function call(path, options = {}) {
+  const headers = { Authorization: "Bearer " + sessionStorage.getItem("key"), ...options.headers };
+  const answer = await fetch(path, { ...options, headers });
+  if (answer.status === 401) {
+    sessionStorage.removeItem("key");
+    await askForKey();
+    return call(path, options);
+  }
+  if (!answer.ok) {
+    const body = await answer.json().catch(() => null);
+    throw new Error(body?.error?.message ?? `${path}: HTTP ${answer.status}`);
+  }
+  return answer;
+}
+
+const getJSON = async (path) => (await call(path)).json();
+const postJSON = async (path, body) =>
+  (await call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) })).json();
+
+function show(error) {
+  $("problem").textContent = error.message;
+  $("problem").hidden = false;
+}
+
+// guard runs an action and shows what goes wrong.
+function guard(action) {
+  return async (...args) => {
+    $("problem").hidden = true;
+    try { await action(...args); } catch (error) { show(error); }
+  };
+}
+
+function fill(select, items, value, label = value) {
+  const before = select.value;
+  select.replaceChildren(...items.map((item) => new Option(label(item), value(item))));
+  if ([...select.options].some((o) => o.value === before)) select.value = before;
+}
+
+// accept wires a drop zone with its file input.
+function accept(zone, input, action) {
+  const take = guard(action);
+  zone.addEventListener("dragover", (e) => { e.preventDefault(); zone.classList.add("over"); });
+  zone.addEventListener("dragleave", () => zone.classList.remove("over"));
+  zone.addEventListener("drop", (e) => {
+    e.preventDefault();
+    zone.classList.remove("over");
+    if (e.dataTransfer.files[0]) take(e.dataTransfer.files[0]);
+  });
+  zone.addEventListener("keydown", (e) => { if (e.key === "Enter") input.click(); });
+  input.addEventListener("change", () => { if (input.files[0]) take(input.files[0]); input.value = ""; });
+}
+
+// --- 1 images ---
+
+// upload sends the zip by XMLHttpRequest, the one way to see an upload's progress.
+function upload(file) {
+  const name = file.name.replace(/\.zip$/i, "").replace(/[^A-Za-z0-9._-]+/g, "-");
+  return new Promise((resolve, reject) => {
+    const xhr = new XMLHttpRequest();
+    xhr.open("POST", "/v1/datasets?name=" + encodeURIComponent(name));
+    xhr.setRequestHeader("Authorization", "Bearer " + sessionStorage.getItem("key"));
+    xhr.setRequestHeader("Content-Type", "application/zip");
+    xhr.upload.onprogress = (e) => { $("uploading").value = e.loaded / e.total; };
+    xhr.onload = () => {
+      const body = JSON.parse(xhr.responseText || "null");
+      xhr.status < 300 ? resolve(body) : reject(new Error(body?.error?.message ?? `upload: HTTP ${xhr.status}`));
+    };
+    xhr.onerror = () => reject(new Error("the upload broke off"));
+    xhr.send(file);
+  });
+}
+
+async function addZip(file) {
+  $("uploading").hidden = false;
+  try {
+    const made = await upload(file);
+    await loadDatasets();
+    $("dataset").value = made.name;
+    await showDataset();
+  } finally {
+    $("uploading").hidden = true;
+  }
+}
+
+async function thumbnail(dataset, item) {
+  const image = document.createElement("img");
+  image.alt = item.path;
+  image.title = item.path;
+  const answer = await call(`/v1/datasets/${encodeURIComponent(dataset)}/images/${item.sha256}?size=72`);
+  image.src = URL.createObjectURL(await answer.blob());
+  return image;
+}
+
+async function showDataset() {
+  const name = $("dataset").value;
+  if (!name) return;
+  const { classes } = await getJSON(`/v1/datasets/${encodeURIComponent(name)}?samples=6`);
+  const blocks = await Promise.all(classes.map(async (c) => {
+    const block = document.createElement("div");
+    block.className = "class";
+    const title = document.createElement("h3");
+    title.textContent = c.name + " ";
+    const count = document.createElement("span");
+    count.textContent = `${c.count} images`;
+    title.append(count);
+    const thumbs = document.createElement("div");
+    thumbs.className = "thumbs";
+    thumbs.append(...await Promise.all(c.samples.map((item) => thumbnail(name, item))));
+    block.append(title, thumbs);
+    return block;
+  }));
+  $("classes").replaceChildren(...blocks);
+}
+
+// --- 2 tune ---
+
+function plot(canvas, points, floor, ceiling) {
+  const g = canvas.getContext("2d");
+  g.clearRect(0, 0, canvas.width, canvas.height);
+  if (points.length === 0) return;
+  const top = ceiling ?? Math.max(...points.map((p) => p.y)) * 1.05;
+  const last = Math.max(points.at(-1).x, 1);
+  const x = (p) => 34 + (canvas.width - 44) * p.x / last;
+  const y = (p) => canvas.height - 18 - (canvas.height - 28) * (p.y - floor) / (top - floor || 1);
+  g.font = "11px system-ui";
+  g.fillStyle = "#667085";
+  g.fillText(top.toFixed(2), 4, 14);
+  g.fillText(floor.toFixed(2), 4, canvas.height - 18);
+  g.fillText(`step ${points.at(-1).x}`, canvas.width - 60, canvas.height - 4);
+  g.strokeStyle = "#2459c8";
+  g.lineWidth = 1.6;
+  g.beginPath();
+  points.forEach((p, i) => (i ? g.lineTo(x(p), y(p)) : g.moveTo(x(p), y(p))));
+  g.stroke();
+}
+
+// events yields a run's server-sent events as { event, data }.
+async function* events(run) {
+  const reader = (await call(`/v1/runs/${run}/events`)).body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const blocks = (rest + value).split("\n\n");
+    rest = blocks.pop();
+    for (const block of blocks) {
+      const field = (name) => block.split("\n").filter((l) => l.startsWith(name + ":")).map((l) => l.slice(name.length + 1).trim()).join("\n");
+      if (field("data")) yield { event: field("event"), data: JSON.parse(field("data")) };
+    }
+  }
+}
+
+const percent = (x) => (100 * x).toFixed(1) + " %";
+
+async function watch(run) {
+  const loss = [], accuracy = [];
+  for await (const { event, data } of events(run)) {
+    if (event === "step") {
+      loss.push({ x: data.step, y: data.loss });
+      accuracy.push({ x: data.step, y: data.accuracy });
+      plot($("loss"), loss, 0);
+      plot($("accuracy"), accuracy, 0, 1);
+      $("status").textContent = `step ${data.step} of ${data.total_steps}, about ${Math.ceil(data.seconds_left)} s left`;
+    } else if (event === "state") {
+      $("status").textContent = data.error ? `${data.state}: ${data.error}` : data.state;
+    }
+  }
+  return getJSON(`/v1/runs/${run}`);
+}
+
+async function tune() {
+  $("start").disabled = true;
+  $("score").hidden = true;
+  try {
+    const run = await postJSON("/v1/runs", {
+      dataset: $("dataset").value, bundle: $("bundle").value, recipe: $("recipe").value, shots: Number($("shots").value),
+    });
+    $("cancel").hidden = false;
+    $("cancel").onclick = guard(() => postJSON(`/v1/runs/${run.id}/cancel`, {}));
+    const ended = await watch(run.id);
+    $("status").textContent = ended.error ? `${ended.state}: ${ended.error}` : ended.state;
+    if (ended.metrics?.tuned) {
+      $("zeroshot").textContent = percent(ended.metrics.zero_shot.accuracy);
+      $("tuned").textContent = percent(ended.metrics.tuned.accuracy);
+      $("score").hidden = false;
+    }
+    await loadPrompts();
+    if (ended.prompt) $("prompt").value = ended.prompt;
+  } finally {
+    $("start").disabled = false;
+    $("cancel").hidden = true;
+  }
+}
+
+// --- 3 try ---
+
+function answers(list, scores) {
+  list.replaceChildren(...scores.slice(0, 5).map((s) => {
+    const line = document.createElement("li");
+    line.textContent = `${s.class}  ${percent(s.probability)}`;
+    return line;
+  }));
+}
+
+async function classify(file) {
+  $("preview").src = URL.createObjectURL(file);
+  $("preview").hidden = false;
+  const ask = async (fields) => {
+    const form = new FormData();
+    form.append("image", file);
+    for (const [k, v] of Object.entries(fields)) form.append(k, v);
+    return (await call("/v1/classify", { method: "POST", body: form })).json();
+  };
+  const prompt = $("prompt").value;
+  if (!prompt) throw new Error("tune a prompt first, or choose one");
+  const tuned = await ask({ prompt });
+  answers($("conditioned"), tuned.scores);
+  const plain = await ask({ bundle: tuned.bundle, classes: JSON.stringify(tuned.scores.map((s) => s.class)) });
+  answers($("plain"), plain.scores);
+}
+
+// --- 4 search ---
+
+async function search() {
+  const dataset = $("dataset").value;
+  const request = { dataset, query: $("query").value, limit: 12, bundle: $("bundle").value };
+  if ($("withprompt").checked && $("prompt").value) request.prompt = $("prompt").value;
+  const { hits } = await postJSON("/v1/search", request);
+  $("hits").replaceChildren(...await Promise.all(hits.map(async (hit) => {
+    const figure = document.createElement("figure");
+    const caption = document.createElement("figcaption");
+    caption.textContent = hit.score.toFixed(3);
+    figure.append(await thumbnail(dataset, hit), caption);
+    return figure;
+  })));
+}
+
+// --- start ---
+
+const byName = (x) => x.name;
+const loadDatasets = async () => fill($("dataset"), (await getJSON("/v1/datasets")).data, byName);
+const loadBundles = async () => fill($("bundle"), (await getJSON("/v1/bundles")).data, byName);
+const loadRecipes = async () => fill($("recipe"), (await getJSON("/v1/recipes")).data, byName);
+const loadPrompts = async () => fill($("prompt"), (await getJSON("/v1/prompts")).data, byName);
+
+accept($("drop"), $("zip"), addZip);
+accept($("dropimage"), $("image"), classify);
+$("dataset").addEventListener("change", guard(showDataset));
+$("start").addEventListener("click", guard(tune));
+$("search").addEventListener("submit", (e) => { e.preventDefault(); guard(search)(); });
+
+guard(async () => {
+  if (!takeKey()) await askForKey();
+  await Promise.all([loadDatasets(), loadBundles(), loadRecipes(), loadPrompts()]);
+  await showDataset();
+})();

@@ -1,0 +1,188 @@
+package graph
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/foretoken/foretoken/internal/errs"
+)
+
+// The opsets that are read, and the one whose operator forms the rest of the package
+// deals with. Files of newer opsets keep theirs.
+const (
+	minOpset       = 9
+	canonicalOpset = 18
+	maxOpset       = 28
+)
+
+// canonicalize rewrites operators of older opsets in the forms of opset 18.
+func canonicalize(g *Graph) error {
+	from, ok := g.Opset[""]
+	if !ok {
+		from = canonicalOpset
+	}
+	if from < minOpset || from > maxOpset {
+		return errs.New(errs.Unsupported, "opset %d; %d to %d are read", from, minOpset, maxOpset)
+	}
+	for _, n := range slices.Clone(g.Nodes) {
+		if n.Domain != "" {
+			continue
+		}
+		if c := conversions[n.Op]; c != nil {
+			if err := c(g, n, from); err != nil {
+				return fmt.Errorf("node %q (%s of opset %d): %w", n.Name, n.Op, from, err)
+			}
+		}
+	}
+	used := map[string]bool{"": true}
+	for _, n := range g.Nodes {
+		used[n.Domain] = true
+	}
+	maps.DeleteFunc(g.Opset, func(domain string, _ int64) bool { return !used[domain] })
+	g.Opset[""] = max(from, canonicalOpset)
+	return nil
+}
+
+// conversions bring a node of an older opset up to opset 18.
+var conversions = map[string]func(g *Graph, n *Node, from int64) error{
+	"Squeeze":         attrsToInputs(13, "axes"),
+	"Unsqueeze":       attrsToInputs(13, "axes"),
+	"ReduceSum":       attrsToInputs(13, "axes"),
+	"ReduceMean":      attrsToInputs(18, "axes"),
+	"ReduceMax":       attrsToInputs(18, "axes"),
+	"ReduceMin":       attrsToInputs(18, "axes"),
+	"ReduceProd":      attrsToInputs(18, "axes"),
+	"ReduceL1":        attrsToInputs(18, "axes"),
+	"ReduceL2":        attrsToInputs(18, "axes"),
+	"ReduceSumSquare": attrsToInputs(18, "axes"),
+	"ReduceLogSum":    attrsToInputs(18, "axes"),
+	"ReduceLogSumExp": attrsToInputs(18, "axes"),
+	"Slice":           attrsToInputs(10, "starts", "ends", "axes"),
+	"TopK":            attrsToInputs(10, "k"),
+	"Pad":             padToInputs,
+	"Clip":            clipToInputs,
+	"Split":           splitToInputs,
+	"Softmax":         flattenedSoftmax,
+	"LogSoftmax":      flattenedSoftmax,
+	"Dropout":         dropToIdentity,
+}
+
+// attrsToInputs turns integer attributes into inputs, as opset before made them.
+func attrsToInputs(before int64, attrs ...string) func(*Graph, *Node, int64) error {
+	return func(g *Graph, n *Node, from int64) error {
+		if from >= before {
+			return nil
+		}
+		for _, name := range attrs {
+			n.Inputs = append(n.Inputs, g.intsAttr(n, name))
+		}
+		return nil
+	}
+}
+
+// intsAttr removes an integer attribute and returns it as a constant, nil when unset.
+func (g *Graph) intsAttr(n *Node, name string) *Value {
+	a, ok := n.Attrs[name]
+	delete(n.Attrs, name)
+	if !ok {
+		return nil
+	}
+	switch v := a.Value.(type) {
+	case int64:
+		return g.constant(name, NewTensor([]int64{v}, 1))
+	case []int64:
+		return g.constant(name, NewTensor(v, int64(len(v))))
+	}
+	return nil
+}
+
+func padToInputs(g *Graph, n *Node, from int64) error {
+	if from >= 11 {
+		return nil
+	}
+	n.Inputs = append(n.Inputs, g.intsAttr(n, "pads"), g.constant("pad", NewTensor([]float32{n.Float("value", 0)})))
+	delete(n.Attrs, "value")
+	return nil
+}
+
+func clipToInputs(g *Graph, n *Node, from int64) error {
+	if from >= 11 {
+		return nil
+	}
+	for _, name := range []string{"min", "max"} {
+		var limit *Value
+		if _, ok := n.Attrs[name]; ok {
+			limit = g.constant(name, NewTensor([]float32{n.Float(name, 0)}))
+		}
+		delete(n.Attrs, name)
+		n.Inputs = append(n.Inputs, limit)
+	}
+	return nil
+}
+
+// splitToInputs also writes out the even split that opset 18 wants counted.
+func splitToInputs(g *Graph, n *Node, from int64) error {
+	if from < 13 {
+		if split := g.intsAttr(n, "split"); split != nil {
+			n.Inputs = append(n.Inputs, split)
+		}
+	}
+	if from < 18 && n.Input(1) == nil {
+		n.Attrs["num_outputs"] = Attr{int64(len(n.Outputs))}
+	}
+	return nil
+}
+
+// flattenedSoftmax: before opset 13 the axes from axis on were one. Along the last axis
+// that is the same; elsewhere the axes are flattened around it.
+func flattenedSoftmax(g *Graph, n *Node, from int64) error {
+	if from >= 13 {
+		return nil
+	}
+	axis := n.Int("axis", 1)
+	rank := int64(len(n.Inputs[0].Shape))
+	if axis == -1 || n.Inputs[0].Shape != nil && axis == rank-1 {
+		n.Attrs["axis"] = Attr{int64(-1)}
+		return nil
+	}
+	// The operand's rank is mostly unknown here; flattening serves every rank.
+	x, y := n.Inputs[0], n.Outputs[0]
+	shape := g.insertBefore(n, "Shape", nil, x)
+	flat := g.insertBefore(n, "Flatten", map[string]Attr{"axis": {axis}}, x)
+	n.Inputs[0] = flat
+	n.Attrs["axis"] = Attr{int64(-1)}
+	inner := &Value{Name: g.freshName("flat"), Def: n}
+	n.Outputs[0] = inner
+	restore := &Node{Op: "Reshape", Inputs: []*Value{inner, shape}, Outputs: []*Value{y}, Attrs: map[string]Attr{}}
+	y.Def = restore
+	g.Nodes = slices.Insert(g.Nodes, slices.Index(g.Nodes, n)+1, restore)
+	return nil
+}
+
+// dropToIdentity: in inference Dropout passes its input on; its mask is not wanted.
+func dropToIdentity(_ *Graph, n *Node, _ int64) error {
+	n.Op, n.Inputs, n.Outputs, n.Attrs = "Identity", n.Inputs[:1], n.Outputs[:1], map[string]Attr{}
+	return nil
+}
+
+// constant makes a constant value under a fresh name.
+func (g *Graph) constant(name string, t *Tensor) *Value {
+	return &Value{Name: g.freshName(name), Type: t.Type, Shape: known(t.Dims), Const: t}
+}
+
+// insertBefore adds a node with one output right before n.
+func (g *Graph) insertBefore(n *Node, op string, attrs map[string]Attr, inputs ...*Value) *Value {
+	m := newNode(op, attrs, inputs)
+	out := &Value{Name: g.freshName(op), Def: m}
+	m.Outputs = []*Value{out}
+	g.Nodes = slices.Insert(g.Nodes, slices.Index(g.Nodes, n), m)
+	return out
+}
+
+func newNode(op string, attrs map[string]Attr, inputs []*Value) *Node {
+	if attrs == nil {
+		attrs = map[string]Attr{}
+	}
+	return &Node{Op: op, Inputs: inputs, Attrs: attrs}
+}

@@ -1,0 +1,224 @@
+package graph
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Clone copies the graph; weights are shared, values and nodes are not.
+func (g *Graph) Clone() *Graph {
+	c, _ := g.CloneMap()
+	return c
+}
+
+// CloneMap is [Graph.Clone] and says which value of the copy stands for which of g.
+func (g *Graph) CloneMap() (*Graph, map[*Value]*Value) {
+	to := map[*Value]*Value{}
+	c := *g
+	c.Opset, c.Metadata = maps.Clone(g.Opset), maps.Clone(g.Metadata)
+	c.Inputs = cloneValues(g.Inputs, to)
+	c.Nodes = make([]*Node, len(g.Nodes))
+	for i, n := range g.Nodes {
+		m := *n
+		m.Inputs, m.Outputs, m.Attrs = cloneValues(n.Inputs, to), cloneValues(n.Outputs, to), maps.Clone(n.Attrs)
+		for _, v := range m.Outputs {
+			if v != nil {
+				v.Def = &m
+			}
+		}
+		c.Nodes[i] = &m
+	}
+	c.Outputs = cloneValues(g.Outputs, to)
+	return &c, to
+}
+
+func cloneValues(vs []*Value, to map[*Value]*Value) []*Value {
+	out := make([]*Value, len(vs))
+	for i, v := range vs {
+		if v == nil {
+			continue
+		}
+		if to[v] == nil {
+			c := *v
+			to[v] = &c
+		}
+		out[i] = to[v]
+	}
+	return out
+}
+
+// Prune drops the nodes that no output needs. Inputs stay.
+func (g *Graph) Prune() {
+	need := map[*Node]bool{}
+	var visit func(vs []*Value)
+	visit = func(vs []*Value) {
+		for _, v := range vs {
+			if v != nil && v.Def != nil && !need[v.Def] {
+				need[v.Def] = true
+				visit(v.Def.Inputs)
+				visit(v.Def.captured())
+			}
+		}
+	}
+	visit(g.Outputs)
+	g.Nodes = slices.DeleteFunc(g.Nodes, func(n *Node) bool { return !need[n] })
+}
+
+// PruneInputs drops the inputs that no node reads and no output is.
+func (g *Graph) PruneInputs() {
+	used := map[*Value]bool{}
+	for _, n := range g.Nodes {
+		for _, v := range slices.Concat(n.Inputs, n.captured()) {
+			used[v] = true
+		}
+	}
+	g.Inputs = slices.DeleteFunc(g.Inputs, func(v *Value) bool { return !used[v] && !slices.Contains(g.Outputs, v) })
+}
+
+// captured lists the values of the enclosing graph that the node's sub-graphs read.
+func (n *Node) captured() []*Value {
+	var out []*Value
+	for _, a := range n.Attrs {
+		if sub, ok := a.Value.(*Graph); ok {
+			for _, m := range sub.Nodes {
+				out = append(out, m.Inputs...)
+				out = append(out, m.captured()...)
+			}
+			out = append(out, sub.Outputs...)
+		}
+	}
+	return out
+}
+
+// Only returns a copy of the graph that computes just the named output.
+func (g *Graph) Only(output string) (*Graph, error) {
+	c := g.Clone()
+	v := c.Output(output)
+	if v == nil {
+		return nil, fmt.Errorf("the graph has no output %q (it has %s)", output, names(c.Outputs))
+	}
+	c.Outputs = []*Value{v}
+	c.Prune()
+	c.PruneInputs()
+	return c, nil
+}
+
+// Output finds an output by name, nil when there is none.
+func (g *Graph) Output(name string) *Value { return find(g.Outputs, name) }
+
+// Input finds an input by name, nil when there is none.
+func (g *Graph) Input(name string) *Value { return find(g.Inputs, name) }
+
+func find(vs []*Value, name string) *Value {
+	if i := slices.IndexFunc(vs, func(v *Value) bool { return v.Name == name }); i >= 0 {
+		return vs[i]
+	}
+	return nil
+}
+
+// replaceUses makes every node after position from, and the outputs, read new for old.
+func (g *Graph) replaceUses(old, with *Value, from int) {
+	for _, n := range g.Nodes[from:] {
+		replaceIn(n.Inputs, old, with)
+	}
+	replaceIn(g.Outputs, old, with)
+}
+
+func replaceIn(vs []*Value, old, with *Value) {
+	for i, v := range vs {
+		if v == old {
+			vs[i] = with
+		}
+	}
+}
+
+// position is the index of the node that defines v, -1 for inputs and constants.
+func (g *Graph) position(v *Value) int { return slices.Index(g.Nodes, v.Def) }
+
+// freshName returns a name that no value of the graph has. Names that we make carry the
+// prefix "ft." and a number; loading starts the count above those in the file.
+func (g *Graph) freshName(what string) string {
+	g.fresh++
+	return "ft." + what + "." + strconv.Itoa(g.fresh)
+}
+
+// countFresh starts the count of fresh names above those already used.
+func (g *Graph) countFresh() {
+	for v := range g.values() {
+		if rest, ours := strings.CutPrefix(v.Name, "ft."); ours {
+			if n, err := strconv.Atoi(rest[strings.LastIndexByte(rest, '.')+1:]); err == nil {
+				g.fresh = max(g.fresh, n)
+			}
+		}
+	}
+}
+
+func (g *Graph) valueNames() map[string]bool {
+	taken := map[string]bool{}
+	for v := range g.values() {
+		taken[v.Name] = true
+	}
+	return taken
+}
+
+// values yields every value: inputs, constants and what nodes define, each at least once.
+func (g *Graph) values() func(func(*Value) bool) {
+	return func(yield func(*Value) bool) {
+		for _, vs := range [][]*Value{g.Inputs, g.Outputs} {
+			for _, v := range vs {
+				if !yield(v) {
+					return
+				}
+			}
+		}
+		for _, n := range g.Nodes {
+			for _, v := range slices.Concat(n.Inputs, n.Outputs, n.captured()) {
+				if v != nil && !yield(v) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Merge puts two graphs side by side into one, for a loss over both: inputs and outputs
+// of a come first. Names that both use are changed in b, graph inputs excepted: two inputs
+// of one name are an error.
+func Merge(a, b *Graph) (*Graph, error) {
+	m, other := a.Clone(), b.Clone()
+	taken := m.valueNames()
+	for _, v := range other.Inputs {
+		if m.Input(v.Name) != nil {
+			return nil, fmt.Errorf("both graphs have an input %q", v.Name)
+		}
+	}
+	done := map[*Value]bool{}
+	for v := range other.values() {
+		if !done[v] {
+			done[v] = true
+			for i := 0; taken[v.Name] && v.Name != ""; i++ {
+				v.Name = v.Name + ".b" + strconv.Itoa(i)
+			}
+			taken[v.Name] = true
+		}
+	}
+	for domain, version := range other.Opset {
+		m.Opset[domain] = max(m.Opset[domain], version)
+	}
+	m.fresh = max(m.fresh, other.fresh)
+	m.Inputs = append(m.Inputs, other.Inputs...)
+	m.Outputs = append(m.Outputs, other.Outputs...)
+	m.Nodes = append(m.Nodes, other.Nodes...)
+	return m, nil
+}
+
+func names(vs []*Value) string {
+	out := make([]string, len(vs))
+	for i, v := range vs {
+		out[i] = v.Name
+	}
+	return fmt.Sprintf("%q", out)
+}

@@ -1,0 +1,191 @@
+package graph
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/foretoken/foretoken/internal/errs"
+)
+
+// Gradient appends the reverse-mode derivative of outputs to g, as ordinary nodes, and
+// returns the gradient of each value in wrt, shaped like it. cotangents are the
+// gradients of outputs; nil seeds a single scalar or one-element output with 1.
+//
+// Only nodes between wrt and outputs are visited; constants get no gradient unless they
+// are asked for. A value of wrt that outputs do not depend on is an error, and so is an
+// operator without a gradient on the way; all of them are named.
+func Gradient(g *Graph, outputs, cotangents, wrt []*Value) (grads []*Value, err error) {
+	err = g.Build(func(b *Builder) { grads = b.Gradient(outputs, cotangents, wrt) })
+	return grads, err
+}
+
+// Gradient is [Gradient] at the end of what has been built.
+func (b *Builder) Gradient(outputs, cotangents, wrt []*Value) []*Value {
+	w := &backward{Builder: b, grads: map[*Value]*Value{}, active: activeValues(b.g, outputs, wrt)}
+	w.refuse()
+	for i, y := range outputs {
+		w.accumulate(y, w.seed(y, cotangents, i))
+	}
+	nodes := slices.Clone(b.g.Nodes)
+	for _, n := range slices.Backward(nodes) {
+		if w.reached(n) {
+			table[key(n)].grad(w, n)
+		}
+	}
+	out := make([]*Value, len(wrt))
+	for i, v := range wrt {
+		if out[i] = w.grads[v]; out[i] == nil {
+			panic(bail{errs.New(errs.Invalid, "no gradient: the output does not depend on %q", v.Name)})
+		}
+	}
+	return out
+}
+
+// backward is the state of one walk from the outputs back.
+type backward struct {
+	*Builder
+	grads  map[*Value]*Value // the gradient found so far
+	active map[*Value]bool   // values on a path from wrt to the outputs
+}
+
+func (b *backward) seed(y *Value, cotangents []*Value, i int) *Value {
+	if cotangents != nil {
+		return cotangents[i]
+	}
+	ones := make([]int64, len(y.Shape))
+	for j := range ones {
+		ones[j] = 1
+	}
+	one := scalar(1, y.Type)
+	one.Dims = ones
+	return b.Const(one)
+}
+
+// activeValues are the float values that depend on wrt and on which the outputs depend.
+func activeValues(g *Graph, outputs, wrt []*Value) map[*Value]bool {
+	forward := map[*Value]bool{}
+	for _, v := range wrt {
+		forward[v] = true
+	}
+	for _, n := range g.Nodes {
+		if slices.ContainsFunc(n.Inputs, func(v *Value) bool { return forward[v] }) {
+			for _, v := range n.Outputs {
+				if v != nil && v.Type.IsFloat() && passes(n) {
+					forward[v] = true
+				}
+			}
+		}
+	}
+	active := map[*Value]bool{}
+	for _, y := range outputs {
+		active[y] = forward[y]
+	}
+	for _, n := range slices.Backward(g.Nodes) {
+		if slices.ContainsFunc(n.Outputs, func(v *Value) bool { return active[v] }) {
+			for _, v := range n.Inputs {
+				if v != nil && forward[v] {
+					active[v] = true
+				}
+			}
+		}
+	}
+	return active
+}
+
+// passes says whether a gradient could pass the node at all: not through operators that
+// only look at a shape, or whose derivative is zero everywhere.
+func passes(n *Node) bool {
+	switch n.Op {
+	case "Shape", "Size", "ConstantOfShape", "Floor", "Ceil", "Round", "Sign":
+		return false
+	}
+	return true
+}
+
+// refuse ends the walk when an operator on the way has no gradient.
+func (b *backward) refuse() {
+	missing := map[string][]string{}
+	for _, n := range b.g.Nodes {
+		if b.reachable(n) && table[key(n)].grad == nil {
+			missing[key(n)] = append(missing[key(n)], n.Name)
+		}
+	}
+	if len(missing) == 0 {
+		return
+	}
+	var parts []string
+	for _, op := range slices.Sorted(maps.Keys(missing)) {
+		parts = append(parts, fmt.Sprintf("%s (%d, first %q)", op, len(missing[op]), missing[op][0]))
+	}
+	panic(bail{errs.New(errs.Unsupported, "no gradient passes these operators: %s", strings.Join(parts, ", "))})
+}
+
+// reachable says whether a gradient has to pass the node.
+func (b *backward) reachable(n *Node) bool {
+	is := func(v *Value) bool { return v != nil && b.active[v] }
+	return slices.ContainsFunc(n.Outputs, is) && slices.ContainsFunc(n.Inputs, is)
+}
+
+// reached says whether a gradient has come to one of the node's outputs.
+func (b *backward) reached(n *Node) bool {
+	return b.reachable(n) && slices.ContainsFunc(n.Outputs, func(v *Value) bool { return b.grads[v] != nil })
+}
+
+// wants says whether input i needs a gradient.
+func (b *backward) wants(n *Node, i int) bool {
+	v := n.Input(i)
+	return v != nil && b.active[v]
+}
+
+// dy is the gradient of the node's first output.
+func (b *backward) dy(n *Node) *Value { return b.grads[n.Outputs[0]] }
+
+// give adds dx, of the shape of the output, to the gradient of input i: where the input
+// was broadcast, dx is summed over the axes it was repeated along.
+func (b *backward) give(n *Node, i int, dx *Value) {
+	b.accumulate(n.Inputs[i], b.unbroadcast(n, dx, n.Inputs[i].Shape))
+}
+
+func (b *backward) accumulate(v, dv *Value) {
+	if have := b.grads[v]; have != nil {
+		dv = b.Add(have, dv)
+	}
+	b.grads[v] = dv
+}
+
+// unbroadcast sums dx over the axes that a value of shape to was repeated along.
+func (b *backward) unbroadcast(n *Node, dx *Value, to Shape) *Value {
+	lead := len(dx.Shape) - len(to)
+	var axes []int64
+	for i, d := range dx.Shape {
+		switch {
+		case i < lead, to[i-lead].Is(1) && !d.Is(1):
+			axes = append(axes, int64(i))
+		case !to[i-lead].Equal(d) && symbolic(to[i-lead]) && symbolic(d):
+			fail(n, "it cannot be told whether extent %s is repeated to %s", to[i-lead], d)
+		}
+	}
+	if len(axes) == 0 {
+		return dx
+	}
+	dx = b.Sum(dx, true, axes...)
+	if lead == 0 {
+		return dx
+	}
+	return b.Op("Squeeze", nil, dx, b.Ints(firstN(lead)...))
+}
+
+func symbolic(d Dim) bool {
+	_, ok := d.Int()
+	return !ok
+}
+
+func firstN(n int) []int64 {
+	out := make([]int64, n)
+	for i := range out {
+		out[i] = int64(i)
+	}
+	return out
+}

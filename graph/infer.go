@@ -1,0 +1,243 @@
+package graph
+
+import (
+	"fmt"
+)
+
+// maxContents is how many elements an integer tensor may have for its contents to be
+// followed: shapes and indices, never data.
+const maxContents = 1024
+
+// inference holds what is known about a graph's values beside their types and shapes.
+type inference struct {
+	g *Graph
+	// contents are the elements of small integer and bool tensors of rank 0 and 1, as
+	// polynomials in the symbols of the input shapes: the results of shape arithmetic.
+	contents map[*Value][]Dim
+	// before, when set, is called ahead of each node; repair works there.
+	before func(n *Node)
+	free   int // counter behind symbols for extents that nothing is known of
+}
+
+// Infer sets the type and shape of every value from the inputs' shapes. What a file
+// declares for inner values and outputs is not trusted. An operator that the table lacks
+// leaves its outputs unknown; that becomes an error only where a pass needs them.
+func (g *Graph) Infer() error {
+	_, err := g.infer(nil)
+	return err
+}
+
+func (g *Graph) infer(before func(*inference, *Node)) (in *inference, err error) {
+	defer recoverBail(&err)
+	in = &inference{g: g, contents: map[*Value][]Dim{}}
+	for i := 0; i < len(g.Nodes); i++ {
+		n := g.Nodes[i]
+		if before != nil {
+			before(in, n)
+			for g.Nodes[i] != n { // repair put nodes in front
+				in.node(g.Nodes[i])
+				i++
+			}
+		}
+		in.node(n)
+	}
+	return in, nil
+}
+
+// node infers one node's outputs.
+func (in *inference) node(n *Node) {
+	for _, v := range n.Outputs {
+		if v != nil {
+			v.Shape = nil
+			delete(in.contents, v)
+		}
+	}
+	r, ok := table[key(n)]
+	if !ok {
+		return
+	}
+	for i, v := range n.Inputs {
+		if v != nil && v.Shape == nil && v.Const == nil {
+			if i == 0 || r.grad != nil {
+				return // an operator without a row lies upstream
+			}
+		}
+	}
+	r.shape(&ctx{in: in, n: n})
+}
+
+// symbol returns a dim of which nothing is known.
+func (in *inference) symbol(n *Node) Dim {
+	in.free++
+	return Sym(fmt.Sprintf("%s#%d", n.Outputs[0].Name, in.free))
+}
+
+// ints returns the contents of a small integer or bool tensor.
+func (in *inference) ints(v *Value) ([]Dim, bool) {
+	if v == nil {
+		return nil, false
+	}
+	if c, ok := in.contents[v]; ok {
+		return c, true
+	}
+	if v.Const == nil || v.Const.Len() > maxContents || len(v.Const.Dims) > 1 {
+		return nil, false
+	}
+	var out []Dim
+	switch v.Const.Type {
+	case Int64:
+		out = dims[int64](v.Const)
+	case Int32:
+		out = dims[int32](v.Const)
+	case Bool:
+		bs, err := Values[uint8](&Tensor{Type: Uint8, Dims: v.Const.Dims, Source: v.Const.Source, data: v.Const.data})
+		if err != nil {
+			return nil, false
+		}
+		for _, b := range bs {
+			out = append(out, Known(int64(b)))
+		}
+	default:
+		return nil, false
+	}
+	if out == nil {
+		out = []Dim{}
+	}
+	in.contents[v] = out
+	return out, true
+}
+
+func dims[T int64 | int32](t *Tensor) []Dim {
+	vs, err := Values[T](t)
+	if err != nil {
+		return nil
+	}
+	out := make([]Dim, len(vs))
+	for i, v := range vs {
+		out[i] = Known(int64(v))
+	}
+	return out
+}
+
+// ctx is what a shape rule sees: one node and what is known of its inputs.
+type ctx struct {
+	in *inference
+	n  *Node
+}
+
+func (c *ctx) fail(format string, args ...any) { fail(c.n, format, args...) }
+
+// shape returns the shape of input i.
+func (c *ctx) shape(i int) Shape {
+	v := c.n.Input(i)
+	if v == nil {
+		c.fail("input %d is missing", i)
+	}
+	return v.Shape
+}
+
+func (c *ctx) rank(i int) int { return len(c.shape(i)) }
+
+// ints returns the contents of input i where they are known as polynomials.
+func (c *ctx) ints(i int) ([]Dim, bool) { return c.in.ints(c.n.Input(i)) }
+
+// known returns the contents of input i where they are plain numbers.
+func (c *ctx) known(i int) ([]int64, bool) {
+	ds, ok := c.ints(i)
+	if !ok {
+		return nil, false
+	}
+	return Shape(ds).ints()
+}
+
+// need is known, and an error where the numbers depend on a run.
+func (c *ctx) need(i int, what string) []int64 {
+	v, ok := c.known(i)
+	if !ok {
+		c.fail("%s depend on the run", what)
+	}
+	return v
+}
+
+func (s Shape) ints() ([]int64, bool) {
+	if len(s) == 0 {
+		return []int64{}, true
+	}
+	return s.Ints()
+}
+
+// out sets output i's type and shape.
+func (c *ctx) out(i int, t DataType, s Shape) {
+	if v := c.n.Output(i); v != nil {
+		v.Type, v.Shape = t, s
+	}
+}
+
+// same gives output 0 the type and shape of input 0.
+func (c *ctx) same() { c.out(0, c.n.Inputs[0].Type, c.shape(0)) }
+
+// holds records output 0's contents.
+func (c *ctx) holds(ds []Dim) {
+	if len(ds) <= maxContents {
+		c.in.contents[c.n.Outputs[0]] = ds
+	}
+}
+
+// axis brings an axis into [0, rank).
+func (c *ctx) axis(axis int64, rank int) int {
+	a := int(axis)
+	if a < 0 {
+		a += rank
+	}
+	if a < 0 || a >= rank {
+		c.fail("axis %d of a tensor of rank %d", axis, rank)
+	}
+	return a
+}
+
+// axes brings axes into [0, rank).
+func (c *ctx) axes(axes []int64, rank int) []int {
+	out := make([]int, len(axes))
+	for i, a := range axes {
+		out[i] = c.axis(a, rank)
+	}
+	return out
+}
+
+// broadcast is numpy's rule. Two extents that may or may not be equal are taken to be.
+func (c *ctx) broadcast(shapes ...Shape) Shape {
+	var out Shape
+	for _, s := range shapes {
+		for len(out) < len(s) {
+			out = append(Shape{Known(1)}, out...)
+		}
+		at := len(out) - len(s)
+		for i, d := range s {
+			have := out[at+i]
+			switch {
+			case d.Is(1) || d.Equal(have):
+			case have.Is(1):
+				out[at+i] = d
+			default:
+				out[at+i] = c.either(have, d, s)
+			}
+		}
+	}
+	if out == nil {
+		out = Shape{}
+	}
+	return out
+}
+
+// either picks between two unequal extents: a known one before a symbol.
+func (c *ctx) either(a, b Dim, s Shape) Dim {
+	_, okA := a.Int()
+	_, okB := b.Int()
+	if okA && okB {
+		c.fail("extents %s and %s do not go together (operand %s)", a, b, s)
+	}
+	if okB {
+		return b
+	}
+	return a
+}

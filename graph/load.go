@@ -1,0 +1,582 @@
+package graph
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/foretoken/foretoken/internal/errs"
+)
+
+// Limits on what a model file may hold; far above what exporters write.
+const (
+	maxNodes = 1 << 20
+	maxDepth = 16 // graphs within attributes within graphs
+	// inlineLimit is the size in bytes above which a weight is left in its file.
+	inlineLimit = 1 << 10
+)
+
+// Load reads the model at path. Weights stay in the file, or in the external-data files
+// beside it, until they are asked for; external data must lie inside the model's folder.
+// The graph comes back in canonical form: operator forms of opset 18, constants as
+// values, checked. Errors are of kind [errs.Invalid] or [errs.Unsupported].
+func Load(path string) (*Graph, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	model, err := os.ReadFile(abs)
+	if err != nil {
+		return nil, errs.New(errs.NotFound, "model: %w", err)
+	}
+	g, err := (&loader{file: abs, dir: filepath.Dir(abs)}).load(model)
+	if err != nil {
+		return nil, errs.New(errs.Or(err, errs.Invalid), "model %s: %w", path, err)
+	}
+	return g, nil
+}
+
+// Parse reads a model from memory; external data is looked for in dir ("" allows none).
+// The graph's small weights may share memory with model.
+func Parse(model []byte, dir string) (*Graph, error) {
+	if dir != "" {
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return nil, err
+		}
+		dir = abs
+	}
+	g, err := (&loader{dir: dir}).load(model)
+	if err != nil {
+		return nil, errs.New(errs.Or(err, errs.Invalid), "model: %w", err)
+	}
+	return g, nil
+}
+
+// loader holds what is known while one model is read.
+type loader struct {
+	file  string // the model file; "" when it only lies in memory
+	dir   string
+	depth int
+	nodes int
+	local map[string]bool // names of the model's local functions
+}
+
+func (l *loader) load(model []byte) (*Graph, error) {
+	g := &Graph{Opset: map[string]int64{}, Dir: l.dir, Metadata: map[string]string{}}
+	l.local = map[string]bool{}
+	var body *field
+	err := fields(model, 0, func(f field) error {
+		switch f.Num {
+		case 1:
+			g.IRVersion = int64(f.Varint)
+		case 2:
+			g.Producer = strings.TrimSpace(string(f.Bytes) + " " + g.Producer)
+		case 3:
+			g.Producer = strings.TrimSpace(g.Producer + " " + string(f.Bytes))
+		case 7:
+			body = &f
+		case 8:
+			return l.opset(g, f)
+		case 14:
+			k, v, err := stringPair(f)
+			g.Metadata[k] = v
+			return err
+		case 25:
+			return l.function(f)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if body == nil {
+		return nil, fmt.Errorf("no graph in it: not an ONNX model")
+	}
+	if err := l.graph(g, *body, nil); err != nil {
+		return nil, err
+	}
+	g.countFresh()
+	if err := canonicalize(g); err != nil {
+		return nil, err
+	}
+	return g, g.Check()
+}
+
+func (l *loader) opset(g *Graph, f field) error {
+	var domain string
+	var version int64
+	err := fields(f.Bytes, f.Offset, func(f field) error {
+		switch f.Num {
+		case 1:
+			domain = string(f.Bytes)
+		case 2:
+			version = int64(f.Varint)
+		}
+		return nil
+	})
+	g.Opset[cleanDomain(domain)] = version
+	return err
+}
+
+func (l *loader) function(f field) error {
+	return fields(f.Bytes, f.Offset, func(f field) error {
+		if f.Num == 1 {
+			l.local[string(f.Bytes)] = true
+		}
+		return nil
+	})
+}
+
+// graph reads a GraphProto into g. outer resolves names of the enclosing graph.
+func (l *loader) graph(g *Graph, body field, outer map[string]*Value) error {
+	if l.depth++; l.depth > maxDepth {
+		return fmt.Errorf("graphs are nested deeper than %d", maxDepth)
+	}
+	defer func() { l.depth-- }()
+	values := map[string]*Value{}
+	for k, v := range outer {
+		values[k] = v
+	}
+	var nodes, inputs, outputs, infos []field
+	err := fields(body.Bytes, body.Offset, func(f field) error {
+		switch f.Num {
+		case 1:
+			nodes = append(nodes, f)
+		case 2:
+			g.Name = string(f.Bytes)
+		case 5:
+			t, name, err := l.tensor(f)
+			if err != nil {
+				return fmt.Errorf("initializer %q: %w", name, err)
+			}
+			values[name] = &Value{Name: name, Type: t.Type, Shape: known(t.Dims), Const: t}
+		case 11:
+			inputs = append(inputs, f)
+		case 12:
+			outputs = append(outputs, f)
+		case 13:
+			infos = append(infos, f)
+		case 15:
+			return fmt.Errorf("sparse initializers are not supported")
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if l.nodes += len(nodes); l.nodes > maxNodes {
+		return errs.New(errs.TooLarge, "more than %d nodes", maxNodes)
+	}
+	if err := readInputs(g, inputs, values); err != nil {
+		return err
+	}
+	for _, f := range nodes {
+		if err := l.node(g, f, values); err != nil {
+			return err
+		}
+	}
+	return readOutputs(g, outputs, values)
+}
+
+// readInputs adds the graph's inputs; an input that is also an initializer (IR version
+// 3 and below list them twice) is the constant.
+func readInputs(g *Graph, inputs []field, values map[string]*Value) error {
+	for _, f := range inputs {
+		v, err := valueInfo(f)
+		if err != nil {
+			return fmt.Errorf("input %q: %w", v.Name, err)
+		}
+		if old := values[v.Name]; old != nil && old.Const != nil {
+			continue
+		}
+		values[v.Name] = v
+		g.Inputs = append(g.Inputs, v)
+	}
+	return nil
+}
+
+// readOutputs resolves the graph's outputs. Their declared types are kept where
+// nothing better is known; declared shapes are not trusted.
+func readOutputs(g *Graph, outputs []field, values map[string]*Value) error {
+	for _, f := range outputs {
+		declared, err := valueInfo(f)
+		if err != nil {
+			return fmt.Errorf("output %q: %w", declared.Name, err)
+		}
+		v := values[declared.Name]
+		if v == nil {
+			return fmt.Errorf("output %q is defined nowhere", declared.Name)
+		}
+		if v.Type == Undefined {
+			v.Type = declared.Type
+		}
+		g.Outputs = append(g.Outputs, v)
+	}
+	return nil
+}
+
+func (l *loader) node(g *Graph, f field, values map[string]*Value) error {
+	n := &Node{Attrs: map[string]Attr{}}
+	var outputs []string
+	var attrs []field
+	var unknown string
+	err := fields(f.Bytes, f.Offset, func(f field) error {
+		switch f.Num {
+		case 1:
+			in, ok := values[string(f.Bytes)]
+			if !ok && len(f.Bytes) > 0 {
+				unknown = string(f.Bytes)
+			}
+			n.Inputs = append(n.Inputs, in)
+		case 2:
+			outputs = append(outputs, string(f.Bytes))
+		case 3:
+			n.Name = string(f.Bytes)
+		case 4:
+			n.Op = string(f.Bytes)
+		case 5:
+			attrs = append(attrs, f)
+		case 7:
+			n.Domain = cleanDomain(string(f.Bytes))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if unknown != "" {
+		return fmt.Errorf("node %q (%s): input %q is defined nowhere before it", n.Name, n.Op, unknown)
+	}
+	if n.Domain != "" && l.local[n.Op] {
+		return errs.New(errs.Unsupported, "node %q calls the local function %s.%s; export without functions", n.Name, n.Domain, n.Op)
+	}
+	for _, a := range attrs {
+		if err := l.attr(g, n, a, values); err != nil {
+			return fmt.Errorf("node %q (%s): %w", n.Name, n.Op, err)
+		}
+	}
+	return define(g, n, outputs, values)
+}
+
+// define enters the node's outputs; a Constant becomes a constant value.
+func define(g *Graph, n *Node, outputs []string, values map[string]*Value) error {
+	if n.Op == "Constant" && n.Domain == "" {
+		t, err := constantTensor(n)
+		if err != nil || len(outputs) != 1 {
+			return fmt.Errorf("constant %q: %w", n.Name, err)
+		}
+		values[outputs[0]] = &Value{Name: outputs[0], Type: t.Type, Shape: known(t.Dims), Const: t}
+		return nil
+	}
+	for _, name := range outputs {
+		if name == "" {
+			n.Outputs = append(n.Outputs, nil)
+			continue
+		}
+		if old := values[name]; old != nil && (old.Def != nil || old.Const == nil) {
+			return fmt.Errorf("node %q (%s): output %q is defined twice", n.Name, n.Op, name)
+		}
+		v := &Value{Name: name, Def: n}
+		values[name] = v
+		n.Outputs = append(n.Outputs, v)
+	}
+	g.Nodes = append(g.Nodes, n)
+	return nil
+}
+
+func constantTensor(n *Node) (*Tensor, error) {
+	for name, a := range n.Attrs {
+		switch v := a.Value.(type) {
+		case *Tensor:
+			return v, nil
+		case int64:
+			return NewTensor([]int64{v}), nil
+		case []int64:
+			return NewTensor(v, int64(len(v))), nil
+		case float32:
+			return NewTensor([]float32{v}), nil
+		case []float32:
+			return NewTensor(v, int64(len(v))), nil
+		default:
+			return nil, fmt.Errorf("attribute %q holds no numbers", name)
+		}
+	}
+	return nil, fmt.Errorf("it has no value")
+}
+
+func (l *loader) attr(g *Graph, n *Node, f field, values map[string]*Value) error {
+	var name string
+	var a any
+	var ints []int64
+	var floats []float32
+	var strs []string
+	var kind uint64
+	err := fields(f.Bytes, f.Offset, func(f field) (err error) {
+		switch f.Num {
+		case 1:
+			name = string(f.Bytes)
+		case 2:
+			a = float32frombits(f.Varint)
+		case 3:
+			a = int64(f.Varint)
+		case 4:
+			a = string(f.Bytes)
+		case 5:
+			var t *Tensor
+			t, _, err = l.tensor(f)
+			a = t
+		case 6:
+			sub := &Graph{Opset: g.Opset, Dir: l.dir}
+			err = l.graph(sub, f, values)
+			a = sub
+		case 7:
+			floats, err = f.floats(floats)
+		case 8:
+			ints, err = f.varints(ints)
+		case 9:
+			strs = append(strs, string(f.Bytes))
+		case 20:
+			kind = f.Varint
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("attribute %q: %w", name, err)
+	}
+	n.Attrs[name] = Attr{attrValue(kind, a, ints, floats, strs)}
+	return nil
+}
+
+// attrValue picks the attribute's value by its declared kind: empty lists and zeros
+// leave no trace on the wire.
+func attrValue(kind uint64, a any, ints []int64, floats []float32, strs []string) any {
+	switch {
+	case kind == 7 || ints != nil:
+		return ints
+	case kind == 6 || floats != nil:
+		return floats
+	case kind == 8 || strs != nil:
+		return strs
+	case a != nil:
+		return a
+	case kind == 1:
+		return float32(0)
+	case kind == 2:
+		return int64(0)
+	}
+	return ""
+}
+
+// valueInfo reads a ValueInfoProto. Names of axes are kept as symbols.
+func valueInfo(f field) (*Value, error) {
+	v := &Value{}
+	err := fields(f.Bytes, f.Offset, func(f field) error {
+		switch f.Num {
+		case 1:
+			v.Name = string(f.Bytes)
+		case 2:
+			return fields(f.Bytes, f.Offset, func(f field) error {
+				if f.Num != 1 {
+					return fmt.Errorf("it is no tensor")
+				}
+				return tensorType(f, v)
+			})
+		}
+		return nil
+	})
+	return v, err
+}
+
+func tensorType(f field, v *Value) error {
+	return fields(f.Bytes, f.Offset, func(f field) error {
+		switch f.Num {
+		case 1:
+			v.Type = DataType(f.Varint)
+		case 2:
+			v.Shape = Shape{}
+			return fields(f.Bytes, f.Offset, func(f field) error {
+				if f.Num == 1 {
+					d, err := dimension(f, v.Name, len(v.Shape))
+					v.Shape = append(v.Shape, d)
+					return err
+				}
+				return nil
+			})
+		}
+		return nil
+	})
+}
+
+func dimension(f field, value string, axis int) (Dim, error) {
+	d := Sym(value + "." + strconv.Itoa(axis))
+	err := fields(f.Bytes, f.Offset, func(f field) error {
+		switch f.Num {
+		case 1:
+			if int64(f.Varint) < 0 {
+				return nil // some exporters write -1 for a free axis
+			}
+			d = Known(int64(f.Varint))
+		case 2:
+			if len(f.Bytes) > 0 {
+				d = Sym(string(f.Bytes))
+			}
+		}
+		return nil
+	})
+	return d, err
+}
+
+// tensor reads a TensorProto. Large raw data stays in the file.
+func (l *loader) tensor(f field) (*Tensor, string, error) {
+	t := &Tensor{Dims: []int64{}}
+	var name string
+	var raw *field
+	var location map[string]string
+	var external bool
+	var typed typedData
+	err := fields(f.Bytes, f.Offset, func(f field) (err error) {
+		switch f.Num {
+		case 1:
+			t.Dims, err = f.varints(t.Dims)
+		case 2:
+			t.Type = DataType(f.Varint)
+		case 8:
+			name = string(f.Bytes)
+		case 9:
+			raw = &f
+		case 13:
+			var k, v string
+			if location == nil {
+				location = map[string]string{}
+			}
+			k, v, err = stringPair(f)
+			location[k] = v
+		case 14:
+			external = f.Varint == 1
+		default:
+			err = typed.read(f)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, name, err
+	}
+	size, err := byteSize(t)
+	if err != nil {
+		return nil, name, err
+	}
+	switch {
+	case external:
+		err = l.external(t, location, size)
+	case raw != nil:
+		err = l.raw(t, *raw, size)
+	default:
+		err = typed.fill(t, size)
+	}
+	return t, name, err
+}
+
+// byteSize is the tensor's size in bytes, an error when its dims are no dims.
+func byteSize(t *Tensor) (int64, error) {
+	n := int64(t.Type.Size())
+	if n == 0 && t.Type != String {
+		return 0, errs.New(errs.Unsupported, "elements of type %s", t.Type)
+	}
+	for _, d := range t.Dims {
+		if d < 0 {
+			return 0, fmt.Errorf("dims %v", t.Dims)
+		}
+		if d > 0 && n > (1<<50)/d {
+			return 0, fmt.Errorf("dims %v are too large", t.Dims)
+		}
+		n *= d
+	}
+	return n, nil
+}
+
+func (l *loader) raw(t *Tensor, raw field, size int64) error {
+	if int64(len(raw.Bytes)) != size {
+		return fmt.Errorf("%s%v needs %d bytes, its raw data has %d", t.Type, t.Dims, size, len(raw.Bytes))
+	}
+	if l.file != "" && size > inlineLimit {
+		t.Source = &Source{Path: l.file, Offset: raw.Offset, Length: size}
+		return nil
+	}
+	t.data = append([]byte{}, raw.Bytes...)
+	return nil
+}
+
+// external resolves external data; its file must lie inside the model's folder, links followed.
+func (l *loader) external(t *Tensor, at map[string]string, size int64) error {
+	location := at["location"]
+	if l.dir == "" || location == "" || !filepath.IsLocal(filepath.FromSlash(location)) {
+		return fmt.Errorf("external data %q does not lie inside the model's folder", location)
+	}
+	path, err := filepath.EvalSymlinks(filepath.Join(l.dir, filepath.FromSlash(location)))
+	if err != nil {
+		return fmt.Errorf("external data %q: %w", location, err)
+	}
+	root, err := filepath.EvalSymlinks(l.dir)
+	if err != nil {
+		return err
+	}
+	if rel, err := filepath.Rel(root, path); err != nil || !filepath.IsLocal(rel) {
+		return fmt.Errorf("external data %q leads out of the model's folder", location)
+	}
+	offset, length, err := byteRange(at, size)
+	if err != nil {
+		return fmt.Errorf("external data %q: %w", location, err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if offset > info.Size()-length {
+		return fmt.Errorf("external data %q has %d bytes, bytes %d to %d are wanted", location, info.Size(), offset, offset+length)
+	}
+	t.Source = &Source{Path: path, Offset: offset, Length: length}
+	if length <= inlineLimit {
+		t.data, err = t.Bytes()
+		t.Source = nil
+	}
+	return err
+}
+
+func byteRange(at map[string]string, size int64) (offset, length int64, err error) {
+	length = size
+	if s := at["offset"]; s != "" {
+		if offset, err = strconv.ParseInt(s, 10, 64); err != nil || offset < 0 {
+			return 0, 0, fmt.Errorf("offset %q", s)
+		}
+	}
+	if s := at["length"]; s != "" {
+		if length, err = strconv.ParseInt(s, 10, 64); err != nil || length != size {
+			return 0, 0, fmt.Errorf("length %q where the dims need %d", s, size)
+		}
+	}
+	return offset, length, nil
+}
+
+func stringPair(f field) (key, value string, err error) {
+	err = fields(f.Bytes, f.Offset, func(f field) error {
+		switch f.Num {
+		case 1:
+			key = string(f.Bytes)
+		case 2:
+			value = string(f.Bytes)
+		}
+		return nil
+	})
+	return key, value, err
+}
+
+// cleanDomain writes the default operator set's domain in its one short form.
+func cleanDomain(d string) string {
+	if d == "ai.onnx" {
+		return ""
+	}
+	return d
+}

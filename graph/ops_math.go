@@ -1,0 +1,378 @@
+package graph
+
+import (
+	"fmt"
+	"math"
+)
+
+func errRank(v *Value) error { return fmt.Errorf("%q has shape %s", v.Name, v.Shape) }
+
+// scalar makes a scalar constant of a float type.
+func scalar(x float64, t DataType) *Tensor {
+	switch t {
+	case Double:
+		return NewTensor([]float64{x})
+	case Float16:
+		h := float16bits(float32(x))
+		return &Tensor{Type: Float16, data: []byte{byte(h), byte(h >> 8)}}
+	case BFloat16:
+		h := math.Float32bits(float32(x)) >> 16
+		return &Tensor{Type: BFloat16, data: []byte{byte(h), byte(h >> 8)}}
+	}
+	return NewTensor([]float32{float32(x)})
+}
+
+// float16bits rounds to the nearest half float.
+func float16bits(f float32) uint16 {
+	bits := math.Float32bits(f)
+	sign := uint16(bits >> 16 & 0x8000)
+	exp := int(bits>>23&0xff) - 127 + 15
+	frac := bits & 0x7fffff
+	switch {
+	case bits&0x7fffffff > 0x7f800000:
+		return sign | 0x7e00
+	case exp >= 31:
+		return sign | 0x7c00
+	case exp <= 0:
+		if exp < -10 {
+			return sign
+		}
+		frac |= 0x800000
+		shift := uint(14 - exp)
+		half := uint16(frac >> shift)
+		if rest, mid := frac&(1<<shift-1), uint32(1)<<(shift-1); rest > mid || rest == mid && half&1 == 1 {
+			half++
+		}
+		return sign | half
+	}
+	half := sign | uint16(exp<<10) | uint16(frac>>13)
+	if rest := frac & 0x1fff; rest > 0x1000 || rest == 0x1000 && half&1 == 1 {
+		half++
+	}
+	return half
+}
+
+var _ = register(map[string]row{
+	"Add": {arithmetic(Dim.Add), func(b *backward, n *Node) {
+		for i := range 2 {
+			if b.wants(n, i) {
+				b.give(n, i, b.dy(n))
+			}
+		}
+	}},
+	"Sub": {arithmetic(Dim.Sub), func(b *backward, n *Node) {
+		if b.wants(n, 0) {
+			b.give(n, 0, b.dy(n))
+		}
+		if b.wants(n, 1) {
+			b.give(n, 1, b.Op("Neg", nil, b.dy(n)))
+		}
+	}},
+	"Mul": {arithmetic(Dim.Mul), func(b *backward, n *Node) {
+		for i := range 2 {
+			if b.wants(n, i) {
+				b.give(n, i, b.Mul(b.dy(n), n.Inputs[1-i]))
+			}
+		}
+	}},
+	"Div": {arithmetic(Dim.Div), func(b *backward, n *Node) {
+		dx := b.Div(b.dy(n), n.Inputs[1])
+		if b.wants(n, 0) {
+			b.give(n, 0, dx)
+		}
+		if b.wants(n, 1) {
+			b.give(n, 1, b.Op("Neg", nil, b.Mul(dx, n.Outputs[0])))
+		}
+	}},
+	"Mod":  {arithmetic(func(a, b Dim) Dim { return a.Sub(a.Div(b).Mul(b)) }), nil},
+	"Pow":  {broadcastRule, gradPow},
+	"Max":  {broadcastRule, gradExtreme},
+	"Min":  {broadcastRule, gradExtreme},
+	"Sum":  {broadcastRule, gradSum},
+	"Mean": {broadcastRule, gradMean},
+	"Neg":  {unary, chain(func(b *backward, n *Node) *Value { return b.Op("Neg", nil, b.dy(n)) })},
+	"Sqrt": {unary, chain(func(b *backward, n *Node) *Value { return b.Div(b.dy(n), b.twice(n.Outputs[0])) })},
+	"Exp":  {unary, chain(func(b *backward, n *Node) *Value { return b.Mul(b.dy(n), n.Outputs[0]) })},
+	"Log":  {unary, chain(func(b *backward, n *Node) *Value { return b.Div(b.dy(n), n.Inputs[0]) })},
+	"Abs":  {unary, chain(func(b *backward, n *Node) *Value { return b.Mul(b.dy(n), b.Op("Sign", nil, n.Inputs[0])) })},
+	"Sin":  {unary, chain(func(b *backward, n *Node) *Value { return b.Mul(b.dy(n), b.Op("Cos", nil, n.Inputs[0])) })},
+	"Cos": {unary, chain(func(b *backward, n *Node) *Value {
+		return b.Op("Neg", nil, b.Mul(b.dy(n), b.Op("Sin", nil, n.Inputs[0])))
+	})},
+	"Floor":    {unary, nil},
+	"Ceil":     {unary, nil},
+	"Round":    {unary, nil},
+	"Sign":     {unary, nil},
+	"Identity": {identity, chain(func(b *backward, n *Node) *Value { return b.dy(n) })},
+	"Cast":     {castShape, chain(func(b *backward, n *Node) *Value { return b.cast(b.dy(n), n.Inputs[0].Type) })},
+	"Where":    {whereShape, gradWhere},
+	"Clip":     {unary, gradClip},
+	"Equal":    {compare(func(a, b Dim) (bool, bool) { return decide(a, b, func(x, y int64) bool { return x == y }) }), nil},
+	"Less":     {compare(func(a, b Dim) (bool, bool) { return decide(a, b, func(x, y int64) bool { return x < y }) }), nil},
+	"Greater":  {compare(func(a, b Dim) (bool, bool) { return decide(a, b, func(x, y int64) bool { return x > y }) }), nil},
+	"LessOrEqual": {compare(func(a, b Dim) (bool, bool) {
+		return decide(a, b, func(x, y int64) bool { return x <= y })
+	}), nil},
+	"GreaterOrEqual": {compare(func(a, b Dim) (bool, bool) {
+		return decide(a, b, func(x, y int64) bool { return x >= y })
+	}), nil},
+	"And":   {logical, nil},
+	"Or":    {logical, nil},
+	"Xor":   {logical, nil},
+	"Not":   {logical, nil},
+	"IsNaN": {logical, nil},
+	"IsInf": {logical, nil},
+	"Reciprocal": {unary, chain(func(b *backward, n *Node) *Value {
+		y := n.Outputs[0]
+		return b.Op("Neg", nil, b.Mul(b.dy(n), b.Mul(y, y)))
+	})},
+})
+
+// unary: the output is like the input.
+func unary(c *ctx) { c.same() }
+
+func identity(c *ctx) {
+	c.same()
+	if ds, ok := c.ints(0); ok {
+		c.holds(ds)
+	}
+}
+
+// chain is the gradient of an operator whose first input alone matters.
+func chain(dx func(b *backward, n *Node) *Value) func(*backward, *Node) {
+	return func(b *backward, n *Node) {
+		if b.wants(n, 0) {
+			b.give(n, 0, dx(b, n))
+		}
+	}
+}
+
+func (b *backward) twice(x *Value) *Value { return b.Add(x, x) }
+
+func (b *backward) cast(x *Value, to DataType) *Value {
+	if x.Type == to {
+		return x
+	}
+	return b.Op("Cast", Attrs{"to": int64(to)}, x)
+}
+
+func broadcastRule(c *ctx) {
+	shapes := make([]Shape, len(c.n.Inputs))
+	for i := range shapes {
+		shapes[i] = c.shape(i)
+	}
+	c.out(0, c.n.Inputs[0].Type, c.broadcast(shapes...))
+}
+
+// arithmetic is broadcasting that also follows the contents of integers.
+func arithmetic(op func(a, b Dim) Dim) func(*ctx) {
+	return func(c *ctx) {
+		broadcastRule(c)
+		if c.n.Inputs[0].Type.IsFloat() {
+			return
+		}
+		if ds, ok := c.zip(op); ok {
+			c.holds(ds)
+		}
+	}
+}
+
+// zip combines the contents of inputs 0 and 1, one of which may be a single element.
+func (c *ctx) zip(op func(a, b Dim) Dim) ([]Dim, bool) {
+	a, okA := c.ints(0)
+	b, okB := c.ints(1)
+	if !okA || !okB || len(a) != len(b) && len(a) != 1 && len(b) != 1 {
+		return nil, false
+	}
+	n := max(len(a), len(b))
+	if len(a) == 0 || len(b) == 0 {
+		n = 0
+	}
+	out := make([]Dim, n)
+	for i := range out {
+		x, y := a[i%len(a)], b[i%len(b)]
+		if y.Is(0) && (c.n.Op == "Div" || c.n.Op == "Mod") {
+			return nil, false
+		}
+		out[i] = op(x, y)
+	}
+	return out, true
+}
+
+func castShape(c *ctx) {
+	to := DataType(c.n.Int("to", 0))
+	c.out(0, to, c.shape(0))
+	if ds, ok := c.ints(0); ok && (to == Int64 || to == Int32) {
+		c.holds(ds)
+	}
+}
+
+func whereShape(c *ctx) {
+	c.out(0, c.n.Inputs[1].Type, c.broadcast(c.shape(0), c.shape(1), c.shape(2)))
+	cond, ok := c.known(0)
+	a, okA := c.ints(1)
+	b, okB := c.ints(2)
+	if !ok || !okA || !okB || len(cond) == 0 {
+		return
+	}
+	n := max(len(cond), len(a), len(b))
+	if n%len(cond) != 0 || len(a) == 0 || len(b) == 0 {
+		return
+	}
+	out := make([]Dim, n)
+	for i := range out {
+		if cond[i%len(cond)] != 0 {
+			out[i] = a[i%len(a)]
+		} else {
+			out[i] = b[i%len(b)]
+		}
+	}
+	c.holds(out)
+}
+
+// decide compares two contents: by number where both are known; equal polynomials are equal.
+// A symbol stands for an extent, so it is never negative.
+func decide(a, b Dim, cmp func(x, y int64) bool) (result, ok bool) {
+	if a.Equal(b) {
+		return cmp(0, 0), true
+	}
+	x, okX := a.Int()
+	y, okY := b.Int()
+	if okX && okY {
+		return cmp(x, y), true
+	}
+	if okX && x < 0 && isExtent(b) {
+		return cmp(x, 0), true
+	}
+	if okY && y < 0 && isExtent(a) {
+		return cmp(0, y), true
+	}
+	return false, false
+}
+
+// isExtent says whether all of a polynomial's coefficients are positive.
+func isExtent(d Dim) bool {
+	for _, t := range d.terms {
+		if t.coef < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func compare(cmp func(a, b Dim) (bool, bool)) func(*ctx) {
+	return func(c *ctx) {
+		c.out(0, Bool, c.broadcast(c.shape(0), c.shape(1)))
+		all := true
+		ds, ok := c.zip(func(a, b Dim) Dim {
+			v, sure := cmp(a, b)
+			all = all && sure
+			return Known(flag(v))
+		})
+		if ok && all {
+			c.holds(ds)
+		}
+	}
+}
+
+func logical(c *ctx) {
+	shapes := make([]Shape, len(c.n.Inputs))
+	for i := range shapes {
+		shapes[i] = c.shape(i)
+	}
+	c.out(0, Bool, c.broadcast(shapes...))
+}
+
+// gradPow: x^p. A constant exponent is the usual case; the exponent's own gradient is
+// y * log(x) (x > 0).
+func gradPow(b *backward, n *Node) {
+	x, p := n.Inputs[0], n.Inputs[1]
+	if b.wants(n, 0) {
+		dp := b.cast(p, x.Type)
+		slope := b.Mul(dp, b.Op("Pow", nil, x, b.Sub(dp, b.Scalar(1, x))))
+		if e, ok := exponent(p); ok && e == 2 {
+			slope = b.twice(x)
+		}
+		b.give(n, 0, b.Mul(b.dy(n), slope))
+	}
+	if b.wants(n, 1) {
+		b.give(n, 1, b.Mul(b.dy(n), b.Mul(n.Outputs[0], b.Op("Log", nil, x))))
+	}
+}
+
+// exponent reads a constant one-element exponent.
+func exponent(p *Value) (float64, bool) {
+	if p.Const == nil || p.Const.Len() != 1 {
+		return 0, false
+	}
+	switch p.Type {
+	case Float:
+		v, err := Values[float32](p.Const)
+		return float64(firstOr(v)), err == nil
+	case Int64:
+		v, err := Values[int64](p.Const)
+		return float64(firstOr(v)), err == nil
+	}
+	return 0, false
+}
+
+func firstOr[T any](v []T) (z T) {
+	if len(v) > 0 {
+		return v[0]
+	}
+	return z
+}
+
+// gradExtreme: Max and Min give the gradient to the inputs that are the result; ties go to
+// the first of them.
+func gradExtreme(b *backward, n *Node) {
+	taken := b.Op("Cast", Attrs{"to": int64(Bool)}, b.Mul(n.Outputs[0], b.Scalar(0, n.Outputs[0])))
+	for i, x := range n.Inputs {
+		is := b.Op("And", nil, b.Op("Equal", nil, x, n.Outputs[0]), b.Op("Not", nil, taken))
+		if b.wants(n, i) {
+			b.give(n, i, b.Op("Where", nil, is, b.dy(n), b.Scalar(0, b.dy(n))))
+		}
+		taken = b.Op("Or", nil, taken, is)
+	}
+}
+
+func gradSum(b *backward, n *Node) {
+	for i := range n.Inputs {
+		if b.wants(n, i) {
+			b.give(n, i, b.dy(n))
+		}
+	}
+}
+
+func gradMean(b *backward, n *Node) {
+	dx := b.Div(b.dy(n), b.Scalar(float64(len(n.Inputs)), b.dy(n)))
+	for i := range n.Inputs {
+		if b.wants(n, i) {
+			b.give(n, i, dx)
+		}
+	}
+}
+
+func gradWhere(b *backward, n *Node) {
+	dy, zero := b.dy(n), b.Scalar(0, n.Outputs[0])
+	if b.wants(n, 1) {
+		b.give(n, 1, b.Op("Where", nil, n.Inputs[0], dy, zero))
+	}
+	if b.wants(n, 2) {
+		b.give(n, 2, b.Op("Where", nil, n.Inputs[0], zero, dy))
+	}
+}
+
+// gradClip passes the gradient where the input lies within the limits.
+func gradClip(b *backward, n *Node) {
+	if !b.wants(n, 0) {
+		return
+	}
+	x, dx := n.Inputs[0], b.dy(n)
+	for i, outside := range []string{"Less", "Greater"} {
+		if limit := n.Input(i + 1); limit != nil {
+			dx = b.Op("Where", nil, b.Op(outside, nil, x, limit), b.Scalar(0, dx), dx)
+		}
+	}
+	b.give(n, 0, dx)
+}
