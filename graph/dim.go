@@ -220,3 +220,12 @@ func (s Shape) String() string {
 	}
 	return "[" + strings.Join(parts, ",") + "]"
 }
+
+// joined puts shapes one after the other; never nil.
+func joined(parts ...Shape) Shape {
+	out := Shape{}
+	for _, p := range parts {
+		out = append(out, p...)
+	}
+	return out
+}

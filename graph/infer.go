@@ -233,7 +233,7 @@ func (c *ctx) broadcast(shapes ...Shape) Shape {
 func (c *ctx) either(a, b Dim, s Shape) Dim {
 	_, okA := a.Int()
 	_, okB := b.Int()
-	if okA && okB {
+	if okA && okB && !a.Equal(b) {
 		c.fail("extents %s and %s do not go together (operand %s)", a, b, s)
 	}
 	if okB {

@@ -3,6 +3,7 @@ package graph
 import (
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"unsafe"
 )
@@ -149,4 +150,46 @@ func fromBytes[T Element](b []byte) []T {
 	out := make([]T, n)
 	copy(asBytes(out), b)
 	return out
+}
+
+// Float32s returns a float tensor's elements as float32, widened from half where need be.
+func Float32s(t *Tensor) ([]float32, error) {
+	switch t.Type {
+	case Float:
+		return Values[float32](t)
+	case Float16, BFloat16:
+		b, err := t.Bytes()
+		if err != nil {
+			return nil, err
+		}
+		out := make([]float32, len(b)/2)
+		for i := range out {
+			h := uint16(b[2*i]) | uint16(b[2*i+1])<<8
+			if t.Type == BFloat16 {
+				out[i] = math.Float32frombits(uint32(h) << 16)
+			} else {
+				out[i] = float16value(h)
+			}
+		}
+		return out, nil
+	}
+	return nil, fmt.Errorf("tensor holds %s, no float", t.Type)
+}
+
+// float16value widens a half float.
+func float16value(h uint16) float32 {
+	sign, exp, frac := uint32(h&0x8000)<<16, uint32(h>>10&0x1f), uint32(h&0x3ff)
+	switch {
+	case exp == 0 && frac == 0:
+		return math.Float32frombits(sign)
+	case exp == 0:
+		v := float32(frac) / (1 << 24)
+		if sign != 0 {
+			return -v
+		}
+		return v
+	case exp == 31:
+		return math.Float32frombits(sign | 0x7f800000 | frac<<13)
+	}
+	return math.Float32frombits(sign | (exp+112)<<23 | frac<<13)
 }

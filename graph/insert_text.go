@@ -1,0 +1,183 @@
+package graph
+
+import (
+	"fmt"
+
+	"github.com/foretoken/foretoken/internal/errs"
+)
+
+// TextTower is a text encoder and where context tokens can enter it, found from the graph.
+type TextTower struct {
+	Graph  *Graph // computes the one output
+	IDs    *Value // token ids [B,S], int64 or int32
+	Mask   *Value // attention mask [B,S]; nil when the graph takes none
+	Output *Value
+	// Embedding is the rows of the token table, before positions are added: [B,S,D].
+	Embedding *Value
+	Table     *Value // [V,D]
+	Width     int    // D
+	Window    int    // the longest text, from the position table
+	Blocks    []*Value
+	// TokenAxis is the axis of Blocks that carries the tokens.
+	TokenAxis int
+}
+
+// FindTextTower looks for the insertion points of the encoder that computes the output.
+// An encoder where context can't enter is refused with the reason, kind [errs.Unsupported].
+func FindTextTower(g *Graph, output string) (t *TextTower, err error) {
+	only, err := g.Only(output)
+	if err != nil {
+		return nil, err
+	}
+	if err := only.Fold(); err != nil {
+		return nil, err
+	}
+	t = &TextTower{Graph: only, Output: only.Outputs[0]}
+	if err := t.findTable(); err != nil {
+		return nil, err
+	}
+	t.Blocks = blockInputs(only, t.Embedding)
+	if len(t.Blocks) == 0 {
+		return nil, unpromptable("no transformer block follows the token embeddings %q", t.Embedding.Name)
+	}
+	if t.TokenAxis, err = tokenAxis(t.Blocks[0], t.Embedding); err != nil {
+		return nil, err
+	}
+	t.Window = t.findWindow()
+	return t, nil
+}
+
+// findTable finds the Gather of a 2-D float table by the elements of an integer input; the
+// position table's index depends on no more than that input's shape.
+func (t *TextTower) findTable() error {
+	for _, in := range t.Graph.Inputs {
+		if in.Type.IsFloat() || len(in.Shape) != 2 {
+			continue
+		}
+		on := dependents(t.Graph, in)
+		for _, n := range t.Graph.Nodes {
+			if n.Op != "Gather" || !on[n.Inputs[1]] || !isTable(n.Inputs[0]) || len(n.Outputs[0].Shape) != 3 {
+				continue
+			}
+			width, ok := n.Outputs[0].Shape[2].Int()
+			if t.Embedding != nil || !ok {
+				return unpromptable("two token tables: %q and %q", t.Embedding.Name, n.Outputs[0].Name)
+			}
+			t.IDs, t.Table, t.Embedding, t.Width = in, n.Inputs[0], n.Outputs[0], int(width)
+		}
+	}
+	if t.Embedding == nil {
+		return unpromptable("no look-up of token ids [batch,sequence] in a table was found")
+	}
+	for _, in := range t.Graph.Inputs {
+		if in != t.IDs && len(in.Shape) == 2 {
+			t.Mask = in
+		}
+	}
+	return nil
+}
+
+// isTable says whether v is a constant of two axes, perhaps cast to another type.
+func isTable(v *Value) bool {
+	for v.Const == nil && v.Def != nil && (v.Def.Op == "Cast" || v.Def.Op == "Identity") {
+		v = v.Def.Inputs[0]
+	}
+	return v.Const != nil && v.Type.IsFloat() && len(v.Const.Dims) == 2
+}
+
+// findWindow reads the position table's length: of the Adds that the embeddings meet before
+// the first block, the one whose other operand comes from a table as wide.
+func (t *TextTower) findWindow() int {
+	if s, ok := t.IDs.Shape[1].Int(); ok {
+		return int(s)
+	}
+	on := dependents(t.Graph, t.Embedding)
+	for _, n := range t.Graph.Nodes {
+		if n.Op != "Add" || !on[n.Outputs[0]] {
+			continue
+		}
+		for i := range 2 {
+			if on[n.Inputs[1-i]] && !on[n.Inputs[i]] {
+				if rows := tableRows(n.Inputs[i], t.Width, 0); rows > 1 {
+					return rows
+				}
+			}
+		}
+	}
+	return 0
+}
+
+// tableRows looks upstream of v for a constant [rows,width] or [1,rows,width].
+func tableRows(v *Value, width, depth int) int {
+	if v == nil || depth > 16 {
+		return 0
+	}
+	if v.Const != nil {
+		d := v.Const.Dims
+		if k := len(d); k >= 2 && v.Type.IsFloat() && d[k-1] == int64(width) {
+			return int(d[k-2])
+		}
+		return 0
+	}
+	if v.Def == nil {
+		return 0
+	}
+	return tableRows(v.Def.Input(0), width, depth+1)
+}
+
+// ContextOptions says which context [TextTower.WithContext] adds.
+type ContextOptions struct {
+	Tokens int // M >= 1
+	// Start is the position of the first context token; 1, after the start token, is usual.
+	Start int
+	// Depth is the number of blocks that get context of their own; 1 is shallow.
+	Depth int
+	// PerRow makes the context [batch,M,D]; otherwise it is [1,M,D], for all rows.
+	PerRow bool
+}
+
+// WithContext returns a graph with the inputs "context.0" .. "context.{Depth-1}". The first
+// replaces the embeddings of the tokens at Start..Start+M-1, to which positions are
+// still added (CoOp); each other one overwrites the same slots at its block (MaPLe). The ids
+// at those places are placeholders, so that the text keeps its length and its end.
+func (t *TextTower) WithContext(o ContextOptions) (*Graph, error) {
+	if o.Tokens < 1 || o.Start < 0 || o.Depth < 1 || o.Depth > len(t.Blocks) {
+		return nil, errs.New(errs.Invalid, "%d context tokens to depth %d: 1 or more, and depth 1 to %d, are possible", o.Tokens, o.Depth, len(t.Blocks))
+	}
+	if t.Window > 0 && o.Start+o.Tokens+1 > t.Window {
+		return nil, errs.New(errs.Invalid, "%d context tokens from position %d do not fit the text window of %d", o.Tokens, o.Start, t.Window)
+	}
+	g, to := t.Graph.CloneMap()
+	embedding, start, m := to[t.Embedding], int64(o.Start), int64(o.Tokens)
+	s := newSurgery(g, embedding)
+	s.splice(embedding, 1, start, m, s.prompt("context.0", m, int64(t.Width), o.PerRow))
+	for i := 1; i < o.Depth; i++ {
+		p := s.prompt(promptName("context", i), m, int64(t.Width), o.PerRow)
+		if t.TokenAxis == 0 {
+			p = s.op("Transpose", map[string]Attr{"perm": {[]int64{1, 0, 2}}}, p)
+		}
+		s.splice(to[t.Blocks[i]], t.TokenAxis, start, m, p)
+	}
+	return g, finish(g)
+}
+
+// Embeddings returns the token table's rows for ids, one after the other: [len(ids),D].
+func (t *TextTower) Embeddings(ids []int64) ([]float32, error) {
+	table := t.Table
+	for table.Const == nil {
+		table = table.Def.Inputs[0]
+	}
+	all, err := Float32s(table.Const)
+	if err != nil {
+		return nil, err
+	}
+	rows := int64(len(all) / t.Width)
+	out := make([]float32, 0, len(ids)*t.Width)
+	for _, id := range ids {
+		if id < 0 || id >= rows {
+			return nil, fmt.Errorf("token id %d: the table has %d rows", id, rows)
+		}
+		out = append(out, all[id*int64(t.Width):(id+1)*int64(t.Width)]...)
+	}
+	return out, nil
+}

@@ -1,0 +1,162 @@
+package graph
+
+import "slices"
+
+var _ = register(map[string]row{
+	"Gather":          {gatherShape, chain(gradGather)},
+	"GatherND":        {gatherNDShape, chain(gradGatherND)},
+	"GatherElements":  {gatherElementsShape, chain(gradGatherElements)},
+	"ScatterND":       {unary, gradScatterND},
+	"ScatterElements": {unary, nil},
+	"ArgMax":          {argShape, nil},
+	"ArgMin":          {argShape, nil},
+	"OneHot":          {oneHotShape, nil},
+	"CumSum":          {unary, chain(gradCumSum)},
+	"NonZero":         {nonZeroShape, nil},
+})
+
+func gatherShape(c *ctx) {
+	s, index := c.shape(0), c.shape(1)
+	axis := c.axis(c.n.Int("axis", 0), len(s))
+	c.out(0, c.n.Inputs[0].Type, joined(s[:axis], index, s[axis+1:]))
+	in, ok := c.ints(0)
+	at, okAt := c.known(1)
+	if !ok || !okAt || len(s) != 1 || len(index) > 1 {
+		return
+	}
+	out := make([]Dim, len(at))
+	for i, k := range at {
+		if k < 0 {
+			k += int64(len(in))
+		}
+		if k < 0 || k >= int64(len(in)) {
+			c.fail("index %d of %d elements", at[i], len(in))
+		}
+		out[i] = in[k]
+	}
+	c.holds(out)
+}
+
+// gradGather: one constant index puts the gradient back between zeros; else rows are added
+// up where their index says.
+func gradGather(b *backward, n *Node) *Value {
+	x, index, dy := n.Inputs[0], n.Inputs[1], b.dy(n)
+	axis := axisOf(n, "axis", 0)
+	if at, ok := (&ctx{in: b.in, n: n}).known(1); ok && len(at) == 1 && len(index.Shape) <= 1 {
+		return b.placeAt(n, dy, axis, at[0])
+	}
+	if axis != 0 {
+		return b.gatherAlong(n, axis)
+	}
+	return b.Op("ScatterND", Attrs{"reduction": "add"}, b.zerosLike(x), b.lastUnsqueezed(index), dy)
+}
+
+func (b *backward) placeAt(n *Node, dy *Value, axis int, at int64) *Value {
+	x := n.Inputs[0]
+	if len(n.Inputs[1].Shape) == 0 {
+		dy = b.Op("Unsqueeze", nil, dy, b.Ints(int64(axis)))
+	}
+	start := bound(Known(at), x.Shape[axis])
+	return b.padAxis(n, dy, window{axis: axis, start: start, end: start.Add(Known(1))}, x.Shape[axis])
+}
+
+// gatherAlong brings the axis to the front, scatters there, and brings it back.
+func (b *backward) gatherAlong(n *Node, axis int) *Value {
+	x, index, dy := n.Inputs[0], n.Inputs[1], b.dy(n)
+	front := moveToFront(len(x.Shape), axis, 1)
+	zeros := b.zerosLike(b.Transpose(x, front...))
+	rows := b.Transpose(dy, moveToFront(len(dy.Shape), axis, len(index.Shape))...)
+	sum := b.Op("ScatterND", Attrs{"reduction": "add"}, zeros, b.lastUnsqueezed(index), rows)
+	back := make([]int64, len(front))
+	for i, p := range front {
+		back[p] = int64(i)
+	}
+	return b.Transpose(sum, back...)
+}
+
+// moveToFront permutes count axes from axis on to the front.
+func moveToFront(rank, axis, count int) []int64 {
+	var perm []int64
+	for i := axis; i < axis+count; i++ {
+		perm = append(perm, int64(i))
+	}
+	for i := range rank {
+		if i < axis || i >= axis+count {
+			perm = append(perm, int64(i))
+		}
+	}
+	return perm
+}
+
+func (b *Builder) lastUnsqueezed(index *Value) *Value {
+	return b.Op("Unsqueeze", nil, index, b.Ints(-1))
+}
+
+func gatherNDShape(c *ctx) {
+	s, index := c.shape(0), c.shape(1)
+	batch := int(c.n.Int("batch_dims", 0))
+	k, ok := index[len(index)-1].Int()
+	if !ok {
+		c.fail("the indices' length depends on the run")
+	}
+	c.out(0, c.n.Inputs[0].Type, joined(index[:len(index)-1], s[batch+int(k):]))
+}
+
+func gradGatherND(b *backward, n *Node) *Value {
+	if n.Int("batch_dims", 0) != 0 {
+		fail(n, "batch_dims is %d", n.Int("batch_dims", 0))
+	}
+	return b.Op("ScatterND", Attrs{"reduction": "add"}, b.zerosLike(n.Inputs[0]), n.Inputs[1], b.dy(n))
+}
+
+func gatherElementsShape(c *ctx) { c.out(0, c.n.Inputs[0].Type, c.shape(1)) }
+
+func gradGatherElements(b *backward, n *Node) *Value {
+	return b.Op("ScatterElements", Attrs{"axis": n.Int("axis", 0), "reduction": "add"}, b.zerosLike(n.Inputs[0]), n.Inputs[1], b.dy(n))
+}
+
+// gradScatterND: the data keeps its gradient except where it was overwritten.
+func gradScatterND(b *backward, n *Node) {
+	if r := n.Str("reduction", "none"); r != "none" {
+		fail(n, "reduction %q", r)
+	}
+	dy := b.dy(n)
+	if b.wants(n, 0) {
+		b.give(n, 0, b.Op("ScatterND", nil, dy, n.Inputs[1], b.zerosLike(n.Inputs[2])))
+	}
+	if b.wants(n, 2) {
+		b.give(n, 2, b.Op("GatherND", nil, dy, n.Inputs[1]))
+	}
+}
+
+func argShape(c *ctx) {
+	s := slices.Clone(c.shape(0))
+	axis := c.axis(c.n.Int("axis", 0), len(s))
+	if c.n.Int("keepdims", 1) != 0 {
+		s[axis] = Known(1)
+	} else {
+		s = slices.Delete(s, axis, axis+1)
+	}
+	c.out(0, Int64, s)
+}
+
+func oneHotShape(c *ctx) {
+	s := slices.Clone(c.shape(0))
+	axis := c.n.Int("axis", -1)
+	if axis < 0 {
+		axis += int64(len(s)) + 1
+	}
+	d := c.in.symbol(c.n)
+	if depth, ok := c.ints(1); ok && len(depth) == 1 {
+		d = depth[0]
+	}
+	c.out(0, c.n.Inputs[2].Type, slices.Insert(s, int(axis), d))
+}
+
+func gradCumSum(b *backward, n *Node) *Value {
+	return b.Op("CumSum", Attrs{"exclusive": n.Int("exclusive", 0), "reverse": 1 - n.Int("reverse", 0)}, b.dy(n), n.Inputs[1])
+}
+
+func nonZeroShape(c *ctx) {
+	c.out(0, Int64, Shape{Known(int64(c.rank(0))), c.in.symbol(c.n)})
+}

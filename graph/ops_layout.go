@@ -1,0 +1,635 @@
+package graph
+
+import (
+	"math"
+	"slices"
+)
+
+var _ = register(map[string]row{
+	"Reshape":         {reshapeShape, chain(func(b *backward, n *Node) *Value { return b.likeInput(n) })},
+	"Flatten":         {flattenShape, chain(func(b *backward, n *Node) *Value { return b.likeInput(n) })},
+	"Squeeze":         {squeezeShape, chain(func(b *backward, n *Node) *Value { return b.likeInput(n) })},
+	"Unsqueeze":       {unsqueezeShape, chain(func(b *backward, n *Node) *Value { return b.likeInput(n) })},
+	"Transpose":       {transposeShape, chain(gradTranspose)},
+	"Concat":          {concatShape, gradConcat},
+	"Split":           {splitShape, gradSplit},
+	"Slice":           {sliceShape, chain(gradSlice)},
+	"Pad":             {padShape, chain(gradPad)},
+	"Expand":          {expandShape, func(b *backward, n *Node) { b.give(n, 0, b.dy(n)) }},
+	"Tile":            {tileShape, chain(gradTile)},
+	"Shape":           {shapeShape, nil},
+	"Size":            {sizeShape, nil},
+	"ConstantOfShape": {constantOfShape, nil},
+	"Range":           {rangeShape, nil},
+	"Trilu":           {unary, chain(gradTrilu)},
+})
+
+// likeInput gives the gradient of a node that only rearranges the shape the input's shape.
+func (b *backward) likeInput(n *Node) *Value {
+	return b.Reshape(b.dy(n), n.Inputs[0].Shape, n.Inputs[0])
+}
+
+// keep passes on contents through a node that only rearranges a small tensor's shape.
+func (c *ctx) keep() {
+	if ds, ok := c.ints(0); ok && len(c.n.Outputs[0].Shape) <= 1 {
+		c.holds(ds)
+	}
+}
+
+func reshapeShape(c *ctx) {
+	in := c.shape(0)
+	target, ok := c.ints(1)
+	if !ok {
+		c.out(0, c.n.Inputs[0].Type, c.unknownTarget())
+		return
+	}
+	out := make(Shape, len(target))
+	rest, hole := in.Count(), -1
+	for i, d := range target {
+		switch {
+		case d.Is(0) && c.n.Int("allowzero", 0) == 0:
+			if i >= len(in) {
+				c.fail("target %s copies axis %d of %s", Shape(target), i, in)
+			}
+			out[i] = in[i]
+		case d.Is(-1):
+			hole = i
+			continue
+		default:
+			out[i] = d
+		}
+		rest = divide(rest, out[i])
+	}
+	if hole >= 0 {
+		out[hole] = rest
+	} else if n, known := rest.Int(); known && n != 1 && !in.Count().Is(0) {
+		c.fail("%s does not fit %s", in, out)
+	}
+	c.out(0, c.n.Inputs[0].Type, out)
+	c.keep()
+}
+
+// divide is division that keeps 0/0 harmless.
+func divide(a, b Dim) Dim {
+	if b.Is(0) {
+		return Known(1)
+	}
+	return a.Div(b)
+}
+
+// unknownTarget is the shape that a computed target of known length gives.
+func (c *ctx) unknownTarget() Shape {
+	s := c.shape(1)
+	if len(s) != 1 {
+		return nil
+	}
+	n, ok := s[0].Int()
+	if !ok {
+		return nil
+	}
+	out := make(Shape, n)
+	for i := range out {
+		out[i] = c.in.symbol(c.n)
+	}
+	return out
+}
+
+func flattenShape(c *ctx) {
+	s := c.shape(0)
+	axis := int(c.n.Int("axis", 1))
+	if axis < 0 {
+		axis += len(s)
+	}
+	c.out(0, c.n.Inputs[0].Type, Shape{s[:axis].Count(), s[axis:].Count()})
+}
+
+func squeezeShape(c *ctx) {
+	s := c.shape(0)
+	var drop []int
+	if c.n.Input(1) != nil {
+		drop = c.axes(c.need(1, "its axes"), len(s))
+	} else {
+		for i, d := range s {
+			if d.Is(1) {
+				drop = append(drop, i)
+			}
+		}
+	}
+	out := Shape{}
+	for i, d := range s {
+		if !slices.Contains(drop, i) {
+			out = append(out, d)
+		}
+	}
+	c.out(0, c.n.Inputs[0].Type, out)
+	c.keep()
+}
+
+func unsqueezeShape(c *ctx) {
+	s := c.shape(0)
+	axes := c.need(1, "its axes")
+	rank := len(s) + len(axes)
+	at := c.axes(axes, rank)
+	out := Shape{}
+	for i, next := 0, 0; i < rank; i++ {
+		if slices.Contains(at, i) {
+			out = append(out, Known(1))
+		} else {
+			out = append(out, s[next])
+			next++
+		}
+	}
+	c.out(0, c.n.Inputs[0].Type, out)
+	c.keep()
+}
+
+func permutation(n *Node, rank int) []int64 {
+	if p := n.Ints("perm"); p != nil {
+		return p
+	}
+	p := firstN(rank)
+	slices.Reverse(p)
+	return p
+}
+
+func transposeShape(c *ctx) {
+	s := c.shape(0)
+	perm := permutation(c.n, len(s))
+	if len(perm) != len(s) {
+		c.fail("perm %v for a tensor of rank %d", perm, len(s))
+	}
+	out := make(Shape, len(s))
+	for i, p := range perm {
+		out[i] = s[c.axis(p, len(s))]
+	}
+	c.out(0, c.n.Inputs[0].Type, out)
+	c.keep()
+}
+
+func gradTranspose(b *backward, n *Node) *Value {
+	perm := permutation(n, len(n.Inputs[0].Shape))
+	inverse := make([]int64, len(perm))
+	for i, p := range perm {
+		inverse[p] = int64(i)
+	}
+	return b.Transpose(b.dy(n), inverse...)
+}
+
+func concatShape(c *ctx) {
+	out := slices.Clone(c.shape(0))
+	axis := c.axis(c.n.Int("axis", 0), len(out))
+	for i := 1; i < len(c.n.Inputs); i++ {
+		s := c.shape(i)
+		if len(s) != len(out) {
+			c.fail("operands of ranks %d and %d", len(out), len(s))
+		}
+		for j := range out {
+			if j == axis {
+				out[j] = out[j].Add(s[j])
+			} else {
+				out[j] = c.either(out[j], s[j], s)
+			}
+		}
+	}
+	c.out(0, c.n.Inputs[0].Type, out)
+	var all []Dim
+	for i := range c.n.Inputs {
+		ds, ok := c.ints(i)
+		if !ok || len(out) != 1 {
+			return
+		}
+		all = append(all, ds...)
+	}
+	c.holds(all)
+}
+
+// gradConcat cuts the gradient where the operands met. Offsets must be known numbers up to
+// an operand that wants a gradient; the last operand may be of any length.
+func gradConcat(b *backward, n *Node) {
+	axis := axisOf(n, "axis", 0)
+	start := int64(0)
+	for i, v := range n.Inputs {
+		size, ok := v.Shape[axis].Int()
+		if b.wants(n, i) {
+			end := start + size
+			if !ok {
+				if i != len(n.Inputs)-1 {
+					fail(n, "operand %d has an unknown extent and others follow", i)
+				}
+				end = math.MaxInt64
+			}
+			b.give(n, i, b.slice(b.dy(n), axis, start, end))
+		}
+		if !ok && i != len(n.Inputs)-1 {
+			rest := n.Inputs[i+1:]
+			if slices.ContainsFunc(rest, func(v *Value) bool { return b.active[v] }) {
+				fail(n, "operand %d has an unknown extent and others follow", i)
+			}
+			return
+		}
+		start += size
+	}
+}
+
+func (b *Builder) slice(x *Value, axis int, start, end int64) *Value {
+	return b.Op("Slice", nil, x, b.Ints(start), b.Ints(end), b.Ints(int64(axis)))
+}
+
+// axisOf is an axis attribute brought into range by the first input's rank.
+func axisOf(n *Node, attr string, def int64) int {
+	a := int(n.Int(attr, def))
+	if a < 0 {
+		a += len(n.Inputs[0].Shape)
+	}
+	return a
+}
+
+func splitShape(c *ctx) {
+	s := c.shape(0)
+	axis := c.axis(c.n.Int("axis", 0), len(s))
+	sizes, ok := c.ints(1)
+	for i := range c.n.Outputs {
+		out := slices.Clone(s)
+		switch {
+		case ok && i < len(sizes):
+			out[axis] = sizes[i]
+		default:
+			parts := Known(int64(len(c.n.Outputs)))
+			out[axis] = s[axis].Add(parts).Sub(Known(1)).Div(parts)
+			if n, known := s[axis].Int(); known && i == len(c.n.Outputs)-1 {
+				each, _ := out[axis].Int()
+				out[axis] = Known(n - each*int64(i))
+			}
+		}
+		c.out(i, c.n.Inputs[0].Type, out)
+	}
+	if in, isInts := c.ints(0); isInts {
+		c.splitContents(in)
+	}
+}
+
+func (c *ctx) splitContents(in []Dim) {
+	for _, v := range c.n.Outputs {
+		if v == nil {
+			return
+		}
+		n, ok := v.Shape.Count().Int()
+		if !ok || int(n) > len(in) {
+			return
+		}
+		c.in.contents[v], in = in[:n], in[n:]
+	}
+}
+
+func gradSplit(b *backward, n *Node) {
+	if !b.wants(n, 0) {
+		return
+	}
+	parts := make([]*Value, len(n.Outputs))
+	for i, v := range n.Outputs {
+		if parts[i] = b.grads[v]; parts[i] == nil {
+			parts[i] = b.zerosLike(v)
+		}
+	}
+	b.give(n, 0, b.Op("Concat", Attrs{"axis": n.Int("axis", 0)}, parts...))
+}
+
+// zerosLike is a tensor of zeros of v's run-time shape.
+func (b *Builder) zerosLike(v *Value) *Value {
+	zero := scalar(0, v.Type)
+	zero.Dims = []int64{1}
+	out := b.Op("ConstantOfShape", Attrs{"value": zero}, b.Op("Shape", nil, v))
+	out.Shape = v.Shape
+	return out
+}
+
+// window is a Slice along one axis, start in [0, extent].
+type window struct {
+	axis       int
+	start, end Dim
+	step       int64
+}
+
+// windows reads a Slice's bounds as far as they are known.
+func (c *ctx) windows() ([]window, bool) {
+	starts, ok1 := c.ints(1)
+	ends, ok2 := c.ints(2)
+	if !ok1 || !ok2 {
+		return nil, false
+	}
+	axes, steps := firstN(len(starts)), []int64(nil)
+	if c.n.Input(3) != nil {
+		axes = c.need(3, "its axes")
+	}
+	if c.n.Input(4) != nil {
+		steps = c.need(4, "its steps")
+	}
+	s := c.shape(0)
+	var out []window
+	for i, a := range axes {
+		w := window{axis: c.axis(a, len(s)), step: 1}
+		if steps != nil {
+			w.step = steps[i]
+		}
+		extent := s[w.axis]
+		w.start, w.end = bound(starts[i], extent), bound(ends[i], extent)
+		if w.step < 0 {
+			return nil, false
+		}
+		out = append(out, w)
+	}
+	return out, true
+}
+
+// bound brings a Slice's bound into [0, extent]: negative counts from the end, beyond is the end.
+func bound(b, extent Dim) Dim {
+	n, ok := b.Int()
+	if !ok {
+		return b
+	}
+	e, okE := extent.Int()
+	switch {
+	case n < 0 && okE:
+		return Known(max(0, e+n))
+	case n < 0 && n > -(1<<30):
+		return extent.Add(b)
+	case n >= 1<<30:
+		return extent
+	case okE:
+		return Known(min(n, e))
+	}
+	return b
+}
+
+func sliceShape(c *ctx) {
+	s := slices.Clone(c.shape(0))
+	ws, ok := c.windows()
+	if !ok {
+		c.slicedSomehow(s)
+		return
+	}
+	for _, w := range ws {
+		d := w.end.Sub(w.start)
+		if w.step != 1 {
+			d = d.Add(Known(w.step - 1)).Div(Known(w.step))
+		}
+		if n, known := d.Int(); known && n < 0 {
+			d = Known(0)
+		}
+		s[w.axis] = d
+	}
+	c.out(0, c.n.Inputs[0].Type, s)
+	c.sliceContents(ws)
+}
+
+// slicedSomehow: bounds depend on the run, so only the untouched axes are known.
+func (c *ctx) slicedSomehow(s Shape) {
+	axes, ok := firstN(len(s)), true
+	if c.n.Input(3) != nil {
+		axes, ok = c.known(3)
+	}
+	if !ok {
+		axes = firstN(len(s))
+	}
+	for _, a := range axes {
+		s[c.axis(a, len(s))] = c.in.symbol(c.n)
+	}
+	c.out(0, c.n.Inputs[0].Type, s)
+	if in, isInts := c.ints(0); isInts && len(s) == 1 {
+		c.reversed(in)
+	}
+}
+
+// reversed follows the one backward slice that shape arithmetic uses: x[::-1].
+func (c *ctx) reversed(in []Dim) {
+	steps, ok := c.known(4)
+	starts, ok2 := c.known(1)
+	ends, ok3 := c.known(2)
+	if ok && ok2 && ok3 && len(steps) == 1 && steps[0] == -1 && starts[0] == -1 && ends[0] < -1<<30 {
+		out := slices.Clone(in)
+		slices.Reverse(out)
+		c.n.Outputs[0].Shape = Shape{Known(int64(len(out)))}
+		c.holds(out)
+	}
+}
+
+func (c *ctx) sliceContents(ws []window) {
+	in, ok := c.ints(0)
+	if !ok || len(ws) != 1 || len(c.shape(0)) != 1 {
+		return
+	}
+	start, ok1 := ws[0].start.Int()
+	end, ok2 := ws[0].end.Int()
+	if !ok1 || !ok2 {
+		return
+	}
+	out := []Dim{}
+	for i := start; i < end; i += ws[0].step {
+		out = append(out, in[i])
+	}
+	c.holds(out)
+}
+
+// gradSlice puts the gradient back between zeros.
+func gradSlice(b *backward, n *Node) *Value {
+	dy := b.dy(n)
+	ws, ok := (&ctx{in: b.in, n: n}).windows()
+	if !ok {
+		fail(n, "its bounds depend on the run")
+	}
+	for _, w := range ws {
+		if w.step != 1 {
+			fail(n, "its step is %d", w.step)
+		}
+		dy = b.padAxis(n, dy, w, n.Inputs[0].Shape[w.axis])
+	}
+	return dy
+}
+
+func (b *backward) padAxis(n *Node, dy *Value, w window, extent Dim) *Value {
+	before, ok1 := w.start.Int()
+	after, ok2 := extent.Sub(w.end).Int()
+	if !ok1 || !ok2 {
+		fail(n, "its bounds %s:%s depend on the run", w.start, w.end)
+	}
+	if before == 0 && after == 0 {
+		return dy
+	}
+	pads := make([]int64, 2*len(dy.Shape))
+	pads[w.axis], pads[len(dy.Shape)+w.axis] = before, after
+	return b.Op("Pad", nil, dy, b.Ints(pads...), b.Scalar(0, dy))
+}
+
+func padShape(c *ctx) {
+	s := slices.Clone(c.shape(0))
+	pads, ok := c.ints(1)
+	axes := firstN(len(s))
+	if c.n.Input(3) != nil {
+		axes = c.need(3, "its axes")
+	}
+	for i, a := range axes {
+		at := c.axis(a, len(s))
+		if ok {
+			s[at] = s[at].Add(pads[i]).Add(pads[len(axes)+i])
+		} else {
+			s[at] = c.in.symbol(c.n)
+		}
+	}
+	c.out(0, c.n.Inputs[0].Type, s)
+}
+
+// gradPad takes the padding off again; other modes than constant are not differentiated.
+func gradPad(b *backward, n *Node) *Value {
+	if mode := n.Str("mode", "constant"); mode != "constant" || n.Input(3) != nil {
+		fail(n, "padding mode %q with axes", mode)
+	}
+	pads, ok := (&ctx{in: b.in, n: n}).known(1)
+	if !ok {
+		fail(n, "its pads depend on the run")
+	}
+	dy := b.dy(n)
+	rank := len(dy.Shape)
+	for axis := range rank {
+		if lead, tail := pads[axis], pads[rank+axis]; lead != 0 || tail != 0 {
+			end := int64(math.MaxInt64)
+			if tail != 0 {
+				end = -tail
+			}
+			dy = b.slice(dy, axis, lead, end)
+		}
+	}
+	return dy
+}
+
+func expandShape(c *ctx) {
+	target, ok := c.ints(1)
+	if !ok {
+		target = c.unknownTarget()
+	}
+	if target == nil && !ok {
+		return
+	}
+	c.out(0, c.n.Inputs[0].Type, c.broadcast(c.shape(0), Shape(target)))
+	if in, isInts := c.ints(0); isInts && len(in) == 1 {
+		c.fill(in[0])
+	}
+}
+
+// fill records a one-dimensional output whose elements are all x.
+func (c *ctx) fill(x Dim) {
+	s := c.n.Outputs[0].Shape
+	n, ok := s.Count().Int()
+	if !ok || len(s) > 1 || n > maxContents {
+		return
+	}
+	out := make([]Dim, n)
+	for i := range out {
+		out[i] = x
+	}
+	c.holds(out)
+}
+
+func tileShape(c *ctx) {
+	s := slices.Clone(c.shape(0))
+	repeats, ok := c.ints(1)
+	for i := range s {
+		if ok {
+			s[i] = s[i].Mul(repeats[i])
+		} else {
+			s[i] = c.in.symbol(c.n)
+		}
+	}
+	c.out(0, c.n.Inputs[0].Type, s)
+}
+
+// gradTile folds the repeats into axes of their own and sums over them.
+func gradTile(b *backward, n *Node) *Value {
+	repeats, ok := (&ctx{in: b.in, n: n}).ints(1)
+	if !ok {
+		fail(n, "its repeats depend on the run")
+	}
+	var split Shape
+	var sum []int64
+	for i, d := range n.Inputs[0].Shape {
+		sum = append(sum, int64(len(split)))
+		split = append(split, repeats[i], d)
+	}
+	if _, one := reshapeTarget(split); !one {
+		fail(n, "more than one of its extents depends on the run")
+	}
+	return b.Sum(b.Reshape(b.dy(n), split, nil), false, sum...)
+}
+
+func shapeShape(c *ctx) {
+	s := c.shape(0)
+	start, end := c.n.Int("start", 0), c.n.Int("end", int64(len(s)))
+	if start < 0 {
+		start += int64(len(s))
+	}
+	if end < 0 {
+		end += int64(len(s))
+	}
+	s = s[min(start, int64(len(s))):min(end, int64(len(s)))]
+	c.out(0, Int64, Shape{Known(int64(len(s)))})
+	c.holds(slices.Clone([]Dim(s)))
+}
+
+func sizeShape(c *ctx) {
+	c.out(0, Int64, Shape{})
+	c.holds([]Dim{c.shape(0).Count()})
+}
+
+func constantOfShape(c *ctx) {
+	t := Float
+	value, _ := c.n.Attrs["value"].Value.(*Tensor)
+	if value != nil {
+		t = value.Type
+	}
+	target, ok := c.ints(0)
+	if !ok {
+		if s := c.shape(0); len(s) == 1 {
+			if n, known := s[0].Int(); known {
+				c.out(0, t, make(Shape, n))
+				for i := range c.n.Outputs[0].Shape {
+					c.n.Outputs[0].Shape[i] = c.in.symbol(c.n)
+				}
+			}
+		}
+		return
+	}
+	c.out(0, t, Shape(target))
+	if value != nil && t == Int64 {
+		if v, err := Values[int64](value); err == nil && len(v) == 1 {
+			c.fill(Known(v[0]))
+		}
+	}
+}
+
+func rangeShape(c *ctx) {
+	t := c.n.Inputs[0].Type
+	c.out(0, t, Shape{c.in.symbol(c.n)})
+	start, ok1 := c.ints(0)
+	limit, ok2 := c.ints(1)
+	delta, ok3 := c.known(2)
+	if !ok1 || !ok2 || !ok3 || len(delta) != 1 || delta[0] == 0 {
+		return
+	}
+	n := limit[0].Sub(start[0])
+	if delta[0] != 1 {
+		n = n.Add(Known(delta[0] - 1)).Div(Known(delta[0]))
+	}
+	c.out(0, t, Shape{n})
+	count, ok := n.Int()
+	if !ok || count > maxContents {
+		return
+	}
+	out := make([]Dim, max(0, count))
+	for i := range out {
+		out[i] = start[0].Add(Known(int64(i) * delta[0]))
+	}
+	c.holds(out)
+}
+
+func gradTrilu(b *backward, n *Node) *Value {
+	return b.Op("Trilu", Attrs{"upper": n.Int("upper", 1)}, append([]*Value{b.dy(n)}, n.Inputs[1:]...)...)
+}

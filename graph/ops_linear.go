@@ -1,0 +1,212 @@
+package graph
+
+import "slices"
+
+var _ = register(map[string]row{
+	"MatMul":        {matmulShape, gradMatMul},
+	"Gemm":          {gemmShape, gradGemm},
+	"Conv":          {convShape, gradConv},
+	"ConvTranspose": {convTransposeShape, nil},
+})
+
+func matmulShape(c *ctx) {
+	a, b := c.shape(0), c.shape(1)
+	if len(a) == 0 || len(b) == 0 {
+		c.fail("operands %s and %s", a, b)
+	}
+	vectorA, vectorB := len(a) == 1, len(b) == 1
+	if vectorA {
+		a = Shape{Known(1), a[0]}
+	}
+	if vectorB {
+		b = Shape{b[0], Known(1)}
+	}
+	c.either(a[len(a)-1], b[len(b)-2], b)
+	out := c.broadcast(a[:len(a)-2], b[:len(b)-2])
+	if !vectorA {
+		out = append(out, a[len(a)-2])
+	}
+	if !vectorB {
+		out = append(out, b[len(b)-1])
+	}
+	c.out(0, c.n.Inputs[0].Type, out)
+}
+
+// gradMatMul: dA = dY B', dB = A' dY, summed over broadcast axes.
+func gradMatMul(b *backward, n *Node) {
+	x, y, dy := n.Inputs[0], n.Inputs[1], b.dy(n)
+	if len(x.Shape) < 2 || len(y.Shape) < 2 {
+		fail(n, "operands %s and %s", x.Shape, y.Shape)
+	}
+	if b.wants(n, 0) {
+		b.give(n, 0, b.MatMul(dy, b.transposed(y)))
+	}
+	if !b.wants(n, 1) {
+		return
+	}
+	if len(y.Shape) == 2 && len(x.Shape) > 2 {
+		// One weight for all rows: one product over all of them, not a sum of many.
+		rows := func(v *Value) *Value { return b.Op("Flatten", Attrs{"axis": int64(len(v.Shape) - 1)}, v) }
+		b.give(n, 1, b.MatMul(b.SwapLast(rows(x)), rows(dy)))
+		return
+	}
+	b.give(n, 1, b.MatMul(b.SwapLast(x), dy))
+}
+
+// transposed swaps the last two axes, undoing a Transpose that was only made for the product.
+func (b *Builder) transposed(y *Value) *Value {
+	if d := y.Def; d != nil && d.Op == "Transpose" {
+		perm := permutation(d, len(y.Shape))
+		k := len(perm)
+		swap := firstN(k)
+		swap[k-1], swap[k-2] = swap[k-2], swap[k-1]
+		if slices.Equal(perm, swap) {
+			return d.Inputs[0]
+		}
+	}
+	return b.SwapLast(y)
+}
+
+func gemmShape(c *ctx) {
+	a, b := c.shape(0), c.shape(1)
+	if len(a) != 2 || len(b) != 2 {
+		c.fail("operands %s and %s", a, b)
+	}
+	rows, cols := a[0], b[1]
+	if c.n.Int("transA", 0) != 0 {
+		rows = a[1]
+	}
+	if c.n.Int("transB", 0) != 0 {
+		cols = b[0]
+	}
+	c.out(0, c.n.Inputs[0].Type, Shape{rows, cols})
+}
+
+// gradGemm: Y = alpha op(A) op(B) + beta C.
+func gradGemm(b *backward, n *Node) {
+	alpha, tA, tB := n.Float("alpha", 1), n.Int("transA", 0), n.Int("transB", 0)
+	x, y, dy := n.Inputs[0], n.Inputs[1], b.dy(n)
+	gemm := func(p, q *Value, tp, tq int64) *Value {
+		return b.Op("Gemm", Attrs{"alpha": alpha, "transA": tp, "transB": tq}, p, q)
+	}
+	if b.wants(n, 0) {
+		if tA == 0 {
+			b.give(n, 0, gemm(dy, y, 0, 1-tB))
+		} else {
+			b.give(n, 0, gemm(y, dy, tB, 1))
+		}
+	}
+	if b.wants(n, 1) {
+		if tB == 0 {
+			b.give(n, 1, gemm(x, dy, 1-tA, 0))
+		} else {
+			b.give(n, 1, gemm(dy, x, 1, tA))
+		}
+	}
+	if b.wants(n, 2) {
+		b.give(n, 2, b.Mul(dy, b.Scalar(float64(n.Float("beta", 1)), dy)))
+	}
+}
+
+// conv reads a convolution's attributes with their defaults written out.
+type conv struct {
+	kernel           []int64
+	strides, dilates []int64
+	pads             []int64 // begins, then ends
+	group            int64
+}
+
+func readConv(n *Node) conv {
+	w := n.Inputs[1].Shape
+	spatial := len(w) - 2
+	c := conv{n.Ints("kernel_shape"), n.Ints("strides"), n.Ints("dilations"), n.Ints("pads"), n.Int("group", 1)}
+	if c.kernel == nil {
+		k, ok := w[2:].Ints()
+		if !ok {
+			fail(n, "the kernel's extents %s depend on the run", w)
+		}
+		c.kernel = k
+	}
+	ones := make([]int64, spatial)
+	for i := range ones {
+		ones[i] = 1
+	}
+	if c.strides == nil {
+		c.strides = ones
+	}
+	if c.dilates == nil {
+		c.dilates = ones
+	}
+	if c.pads == nil {
+		c.pads = make([]int64, 2*spatial)
+	}
+	if auto := n.Str("auto_pad", "NOTSET"); auto != "NOTSET" && auto != "VALID" {
+		fail(n, "auto_pad %q", auto)
+	}
+	return c
+}
+
+func convShape(c *ctx) {
+	x, w := c.shape(0), c.shape(1)
+	if len(x) != len(w) || len(x) < 3 {
+		c.fail("operands %s and %s", x, w)
+	}
+	v := readConv(c.n)
+	out := Shape{x[0], w[0]}
+	for i, k := range v.kernel {
+		span := v.dilates[i]*(k-1) + 1
+		free := x[2+i].Add(Known(v.pads[i] + v.pads[len(v.kernel)+i] - span))
+		out = append(out, free.Div(Known(v.strides[i])).Add(Known(1)))
+	}
+	c.out(0, c.n.Inputs[0].Type, out)
+}
+
+func convTransposeShape(c *ctx) {
+	x, w := c.shape(0), c.shape(1)
+	v := readConv(c.n)
+	extra := c.n.Ints("output_padding")
+	out := Shape{x[0], w[1].Mul(Known(v.group))}
+	for i, k := range v.kernel {
+		d := x[2+i].Sub(Known(1)).Mul(Known(v.strides[i])).Add(Known(v.dilates[i]*(k-1) + 1 - v.pads[i] - v.pads[len(v.kernel)+i]))
+		if extra != nil {
+			d = d.Add(Known(extra[i]))
+		}
+		out = append(out, d)
+	}
+	c.out(0, c.n.Inputs[0].Type, out)
+}
+
+// gradConv: the input's gradient is the transposed convolution with the same weights; where
+// strides left rows over at the end, they are padded on again. The bias gets the sum.
+func gradConv(b *backward, n *Node) {
+	dy := b.dy(n)
+	if b.wants(n, 1) {
+		fail(n, "gradients of its weights")
+	}
+	if b.wants(n, 2) {
+		axes := []int64{0}
+		for i := 2; i < len(dy.Shape); i++ {
+			axes = append(axes, int64(i))
+		}
+		b.accumulate(n.Inputs[2], b.Sum(dy, false, axes...))
+	}
+	if !b.wants(n, 0) {
+		return
+	}
+	v := readConv(n)
+	extra := make([]int64, len(v.kernel))
+	for i, k := range v.kernel {
+		span := v.dilates[i]*(k-1) + 1
+		padded, ok := n.Inputs[0].Shape[2+i].Add(Known(v.pads[i] + v.pads[len(v.kernel)+i])).Int()
+		if !ok && v.strides[i] > 1 {
+			fail(n, "stride %d over an axis whose extent depends on the run", v.strides[i])
+		}
+		extra[i] = (padded - span) % v.strides[i]
+		if !ok {
+			extra[i] = 0
+		}
+	}
+	b.give(n, 0, b.Op("ConvTranspose", Attrs{
+		"strides": v.strides, "dilations": v.dilates, "pads": v.pads, "group": v.group, "kernel_shape": v.kernel, "output_padding": extra,
+	}, dy, n.Inputs[1]))
+}

@@ -1,0 +1,224 @@
+package graph
+
+import (
+	"math"
+	"slices"
+)
+
+var _ = register(map[string]row{
+	"Softmax":            {unary, chain(gradSoftmax)},
+	"LogSoftmax":         {unary, chain(gradLogSoftmax)},
+	"LayerNormalization": {layerNormShape, gradLayerNorm},
+	"Sigmoid": {unary, chain(func(b *backward, n *Node) *Value {
+		y := n.Outputs[0]
+		return b.Mul(b.dy(n), b.Mul(y, b.Sub(b.Scalar(1, y), y)))
+	})},
+	"Tanh": {unary, chain(func(b *backward, n *Node) *Value {
+		y := n.Outputs[0]
+		return b.Mul(b.dy(n), b.Sub(b.Scalar(1, y), b.Mul(y, y)))
+	})},
+	"Relu": {unary, chain(func(b *backward, n *Node) *Value {
+		return b.Op("Where", nil, b.Op("Greater", nil, n.Outputs[0], b.Scalar(0, n.Outputs[0])), b.dy(n), b.Scalar(0, b.dy(n)))
+	})},
+	"Erf": {unary, chain(func(b *backward, n *Node) *Value {
+		x := n.Inputs[0]
+		return b.Mul(b.dy(n), b.Mul(b.Scalar(2/math.Sqrt(math.Pi), x), b.Op("Exp", nil, b.Op("Neg", nil, b.Mul(x, x)))))
+	})},
+	"Softplus":           {unary, chain(func(b *backward, n *Node) *Value { return b.Mul(b.dy(n), b.Op("Sigmoid", nil, n.Inputs[0])) })},
+	"Gelu":               {unary, chain(gradGelu)},
+	"GlobalAveragePool":  {globalPoolShape, chain(gradGlobalAveragePool)},
+	"BatchNormalization": {unary, nil},
+	"ReduceSum":          {reduceShape, chain(func(b *backward, n *Node) *Value { return b.spread(n, b.kept(n, b.dy(n))) })},
+	"ReduceMean":         {reduceShape, chain(gradReduceMean)},
+	"ReduceMax":          {reduceShape, chain(gradReduceExtreme)},
+	"ReduceMin":          {reduceShape, chain(gradReduceExtreme)},
+	"ReduceProd":         {reduceShape, nil},
+	"ReduceL1":           {reduceShape, chain(func(b *backward, n *Node) *Value { return b.Mul(b.kept(n, b.dy(n)), b.Op("Sign", nil, n.Inputs[0])) })},
+	"ReduceL2": {reduceShape, chain(func(b *backward, n *Node) *Value {
+		return b.Mul(b.Div(b.kept(n, b.dy(n)), b.kept(n, n.Outputs[0])), n.Inputs[0])
+	})},
+	"ReduceSumSquare": {reduceShape, chain(func(b *backward, n *Node) *Value {
+		return b.Mul(b.kept(n, b.dy(n)), b.twice(n.Inputs[0]))
+	})},
+	"ReduceLogSumExp": {reduceShape, chain(func(b *backward, n *Node) *Value {
+		return b.Mul(b.kept(n, b.dy(n)), b.Op("Exp", nil, b.Sub(n.Inputs[0], b.kept(n, n.Outputs[0]))))
+	})},
+})
+
+// gradSoftmax: y * (dy - sum(dy * y)); finite also where masked scores are -inf.
+func gradSoftmax(b *backward, n *Node) *Value {
+	y, dy := n.Outputs[0], b.dy(n)
+	return b.Mul(y, b.Sub(dy, b.Sum(b.Mul(dy, y), true, n.Int("axis", -1))))
+}
+
+// gradLogSoftmax: dy - softmax * sum(dy).
+func gradLogSoftmax(b *backward, n *Node) *Value {
+	dy := b.dy(n)
+	return b.Sub(dy, b.Mul(b.Op("Exp", nil, n.Outputs[0]), b.Sum(dy, true, n.Int("axis", -1))))
+}
+
+func layerNormShape(c *ctx) {
+	c.same()
+	s := slices.Clone(c.shape(0))
+	for i := c.axis(c.n.Int("axis", -1), len(s)); i < len(s); i++ {
+		s[i] = Known(1)
+	}
+	c.out(1, Float, s)
+	c.out(2, Float, s)
+}
+
+// gradLayerNorm: with x^ the normalised input, r one over the deviation and g = dy * scale,
+// dx = r * (g - mean(g) - x^ * mean(g * x^)), means over the normalised axes. The forward
+// node's own mean and r are used.
+func gradLayerNorm(b *backward, n *Node) {
+	x, scale, dy := n.Inputs[0], n.Inputs[1], b.dy(n)
+	axis := axisOf(n, "axis", -1)
+	var over, before []int64
+	for i := range x.Shape {
+		if i >= axis {
+			over = append(over, int64(i))
+		} else {
+			before = append(before, int64(i))
+		}
+	}
+	mean, r := b.statistics(n)
+	hat := b.Mul(b.Sub(x, mean), r)
+	if b.wants(n, 0) {
+		g := b.Mul(dy, scale)
+		dx := b.Sub(b.Sub(g, b.Mean(g, true, over...)), b.Mul(hat, b.Mean(b.Mul(g, hat), true, over...)))
+		b.give(n, 0, b.Mul(dx, r))
+	}
+	if b.wants(n, 1) {
+		b.accumulate(scale, b.Sum(b.Mul(dy, hat), false, before...))
+	}
+	if b.wants(n, 2) {
+		b.accumulate(n.Inputs[2], b.Sum(dy, false, before...))
+	}
+}
+
+// statistics makes the node give out its mean and one over its deviation.
+func (b *backward) statistics(n *Node) (mean, r *Value) {
+	for len(n.Outputs) < 3 {
+		n.Outputs = append(n.Outputs, nil)
+	}
+	for i := 1; i < 3; i++ {
+		if n.Outputs[i] == nil {
+			n.Outputs[i] = &Value{Name: b.g.freshName("LayerNormalization"), Def: n}
+		}
+	}
+	b.in.node(n)
+	return b.cast(n.Outputs[1], n.Inputs[0].Type), b.cast(n.Outputs[2], n.Inputs[0].Type)
+}
+
+// gradGelu: exact, Phi(x) + x phi(x); or the tanh approximation's derivative.
+func gradGelu(b *backward, n *Node) *Value {
+	x := n.Inputs[0]
+	k := func(v float64) *Value { return b.Scalar(v, x) }
+	if n.Str("approximate", "none") == "tanh" {
+		c := math.Sqrt(2 / math.Pi)
+		square := b.Mul(x, x)
+		t := b.Op("Tanh", nil, b.Mul(b.Mul(x, k(c)), b.Add(k(1), b.Mul(square, k(0.044715)))))
+		slope := b.Mul(k(c), b.Add(k(1), b.Mul(square, k(3*0.044715))))
+		left := b.Mul(k(0.5), b.Add(k(1), t))
+		right := b.Mul(b.Mul(b.Mul(x, k(0.5)), b.Sub(k(1), b.Mul(t, t))), slope)
+		return b.Mul(b.dy(n), b.Add(left, right))
+	}
+	phi := b.Mul(k(1/math.Sqrt(2*math.Pi)), b.Op("Exp", nil, b.Mul(k(-0.5), b.Mul(x, x))))
+	cdf := b.Mul(k(0.5), b.Add(k(1), b.Op("Erf", nil, b.Mul(x, k(1/math.Sqrt2)))))
+	return b.Mul(b.dy(n), b.Add(cdf, b.Mul(x, phi)))
+}
+
+func globalPoolShape(c *ctx) {
+	s := slices.Clone(c.shape(0))
+	for i := 2; i < len(s); i++ {
+		s[i] = Known(1)
+	}
+	c.out(0, c.n.Inputs[0].Type, s)
+}
+
+func gradGlobalAveragePool(b *backward, n *Node) *Value {
+	x := n.Inputs[0]
+	area, ok := x.Shape[2:].Count().Int()
+	if !ok {
+		fail(n, "extents %s depend on the run", x.Shape)
+	}
+	return b.Op("Expand", nil, b.Div(b.dy(n), b.Scalar(float64(area), x)), b.Op("Shape", nil, x))
+}
+
+// reduced lists the axes that a reduction goes over.
+func (c *ctx) reduced() []int {
+	rank := c.rank(0)
+	if c.n.Input(1) != nil {
+		if axes := c.need(1, "its axes"); len(axes) > 0 {
+			return c.axes(axes, rank)
+		}
+	}
+	if c.n.Int("noop_with_empty_axes", 0) != 0 {
+		return nil
+	}
+	return c.axes(firstN(rank), rank)
+}
+
+func reduceShape(c *ctx) {
+	s := slices.Clone(c.shape(0))
+	over := c.reduced()
+	for _, a := range over {
+		s[a] = Known(1)
+	}
+	if c.n.Int("keepdims", 1) == 0 {
+		kept := Shape{}
+		for i, d := range s {
+			if !slices.Contains(over, i) {
+				kept = append(kept, d)
+			}
+		}
+		s = kept
+	}
+	c.out(0, c.n.Inputs[0].Type, s)
+	if in, ok := c.ints(0); ok && len(s) == 0 && c.n.Op == "ReduceProd" {
+		c.holds([]Dim{Shape(in).Count()})
+	}
+}
+
+// kept gives a reduction's result back the axes that it dropped, as extent 1.
+func (b *backward) kept(n *Node, v *Value) *Value {
+	over := (&ctx{in: b.in, n: n}).reduced()
+	if n.Int("keepdims", 1) != 0 || len(over) == 0 {
+		return v
+	}
+	axes := make([]int64, len(over))
+	for i, a := range over {
+		axes[i] = int64(a)
+	}
+	return b.Op("Unsqueeze", nil, v, b.Ints(axes...))
+}
+
+// spread repeats v to the shape of the node's input.
+func (b *backward) spread(n *Node, v *Value) *Value {
+	return b.Op("Expand", nil, v, b.Op("Shape", nil, n.Inputs[0]))
+}
+
+func gradReduceMean(b *backward, n *Node) *Value {
+	x := n.Inputs[0]
+	count := Known(1)
+	for _, a := range (&ctx{in: b.in, n: n}).reduced() {
+		count = count.Mul(x.Shape[a])
+	}
+	dy := b.kept(n, b.dy(n))
+	if k, ok := count.Int(); ok {
+		return b.spread(n, b.Div(dy, b.Scalar(float64(k), x)))
+	}
+	ratio := b.Op("Div", nil, b.Op("Size", nil, x), b.Op("Size", nil, n.Outputs[0]))
+	return b.spread(n, b.Div(dy, b.cast(ratio, x.Type)))
+}
+
+// gradReduceExtreme shares the gradient between the elements that are the extreme.
+func gradReduceExtreme(b *backward, n *Node) *Value {
+	x := n.Inputs[0]
+	is := b.cast(b.Op("Equal", nil, x, b.kept(n, n.Outputs[0])), x.Type)
+	var axes []int64
+	for _, a := range (&ctx{in: b.in, n: n}).reduced() {
+		axes = append(axes, int64(a))
+	}
+	return b.Mul(is, b.Div(b.kept(n, b.dy(n)), b.Sum(is, true, axes...)))
+}
