@@ -222,3 +222,18 @@ func names(vs []*Value) string {
 	}
 	return fmt.Sprintf("%q", out)
 }
+
+// Constants yields each constant value once.
+func (g *Graph) Constants() func(func(*Value) bool) {
+	return func(yield func(*Value) bool) {
+		seen := map[*Value]bool{}
+		for v := range g.values() {
+			if v.Const != nil && !seen[v] {
+				seen[v] = true
+				if !yield(v) {
+					return
+				}
+			}
+		}
+	}
+}

@@ -240,7 +240,6 @@ type surgery struct {
 	lookups map[*Node]bool
 }
 
-
 func newSurgery(g *Graph, like *Value) *surgery {
 	return &surgery{g: g, like: like, lookups: map[*Node]bool{}}
 }

@@ -84,6 +84,13 @@ def corpus(meta):
     return lines, own
 
 
+def class_names(meta):
+    """What classifiers are asked for: labels, categories, the icons' free-text names, ImageNet's classes."""
+    names = {n for c in meta["concepts"].values() for n in (c["label"], words(c["sub"]), words(c["group"]))}
+    names |= {r["text"] for r in meta["rows"] if r["text"] and r["style"] != "stamp"}
+    return sorted(names | set(imagenet_names()))
+
+
 def main(work):
     torch.set_num_threads(1)
     meta = json.load(open(f"{work}/data160/pairs.json"))
@@ -99,7 +106,7 @@ def main(work):
     z /= np.linalg.norm(z, axis=1, keepdims=True)
     np.savez(f"{work}/teacher.npz", Z=z.astype("f4"), mu=mu, W=w)
     texts = list(lines)
-    json.dump(dict(texts=texts, own=own, target=[row[lines[t]] for t in texts], english=english), open(f"{work}/teacher.json", "w"), ensure_ascii=False)
+    json.dump(dict(texts=texts, own=own, names=class_names(meta), target=[row[lines[t]] for t in texts], english=english), open(f"{work}/teacher.json", "w"), ensure_ascii=False)
     print(own, "texts of the pictures,", len(texts), "in all,", len(english), "English")
 
 

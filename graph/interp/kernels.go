@@ -1,0 +1,511 @@
+package interp
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/foretoken/foretoken/graph"
+)
+
+// kernels evaluates each operator: all of a node's outputs from its inputs.
+var kernels map[string]func(c *call) []Array
+
+func init() {
+	kernels = map[string]func(c *call) []Array{
+		"Add": binary(func(x, y float64) float64 { return x + y }),
+		"Sub": binary(func(x, y float64) float64 { return x - y }),
+		"Mul": binary(func(x, y float64) float64 { return x * y }),
+		"Div": divide,
+		"Mod": binary(func(x, y float64) float64 { return x - y*math.Floor(x/y) }),
+		"Pow": binary(math.Pow),
+		"Max": fold(math.Max), "Min": fold(math.Min),
+		"Sum": fold(func(x, y float64) float64 { return x + y }),
+		"Mean": func(c *call) []Array {
+			sum := fold(func(x, y float64) float64 { return x + y })(c)[0]
+			return one(apply(sum, func(x float64) float64 { return x / float64(len(c.in)) }))
+		},
+		"Equal":          comparison(func(x, y float64) bool { return x == y }),
+		"Less":           comparison(func(x, y float64) bool { return x < y }),
+		"Greater":        comparison(func(x, y float64) bool { return x > y }),
+		"LessOrEqual":    comparison(func(x, y float64) bool { return x <= y }),
+		"GreaterOrEqual": comparison(func(x, y float64) bool { return x >= y }),
+		"And":            comparison(func(x, y float64) bool { return x != 0 && y != 0 }),
+		"Or":             comparison(func(x, y float64) bool { return x != 0 || y != 0 }),
+		"Xor":            comparison(func(x, y float64) bool { return (x != 0) != (y != 0) }),
+		"Not":            test(func(x float64) bool { return x == 0 }),
+		"IsNaN":          test(math.IsNaN),
+		"IsInf":          test(func(x float64) bool { return math.IsInf(x, 0) }),
+		"Neg":            unary(func(x float64) float64 { return -x }),
+		"Abs":            unary(math.Abs),
+		"Sqrt":           unary(math.Sqrt),
+		"Exp":            unary(math.Exp),
+		"Log":            unary(math.Log),
+		"Sin":            unary(math.Sin),
+		"Cos":            unary(math.Cos),
+		"Floor":          unary(math.Floor),
+		"Ceil":           unary(math.Ceil),
+		"Round":          unary(round),
+		"Sign":           unary(sign),
+		"Reciprocal":     unary(func(x float64) float64 { return 1 / x }),
+		"Erf":            unary(math.Erf),
+		"Tanh":           unary(math.Tanh),
+		"Sigmoid":        unary(sigmoid),
+		"Relu":           unary(func(x float64) float64 { return math.Max(x, 0) }),
+		"Softplus":       unary(func(x float64) float64 { return math.Log1p(math.Exp(x)) }),
+		"Gelu":           gelu,
+		"Identity":       func(c *call) []Array { return one(c.in[0]) },
+		"Cast":           cast,
+		"Where":          where,
+		"Clip":           clip,
+		"MatMul":         func(c *call) []Array { return one(matmul(c.in[0], c.in[1])) },
+		"Gemm":           gemm,
+		"Conv":           convolve, "ConvTranspose": transposedConvolve,
+		"Softmax": softmax, "LogSoftmax": func(c *call) []Array {
+			return one(apply(softmax(c)[0], math.Log))
+		},
+		"LayerNormalization": layerNorm,
+		"GlobalAveragePool":  globalAverage,
+		"ReduceSum":          reduce(0, func(acc, x float64) float64 { return acc + x }, nil),
+		"ReduceMean":         reduce(0, func(acc, x float64) float64 { return acc + x }, func(acc float64, n int) float64 { return acc / float64(n) }),
+		"ReduceMax":          reduce(math.Inf(-1), math.Max, nil),
+		"ReduceMin":          reduce(math.Inf(1), math.Min, nil),
+		"ReduceProd":         reduce(1, func(acc, x float64) float64 { return acc * x }, nil),
+		"ReduceL1":           reduce(0, func(acc, x float64) float64 { return acc + math.Abs(x) }, nil),
+		"ReduceSumSquare":    reduce(0, func(acc, x float64) float64 { return acc + x*x }, nil),
+		"ReduceL2":           reduce(0, func(acc, x float64) float64 { return acc + x*x }, func(acc float64, _ int) float64 { return math.Sqrt(acc) }),
+		"ReduceLogSumExp":    reduce(0, func(acc, x float64) float64 { return acc + math.Exp(x) }, func(acc float64, _ int) float64 { return math.Log(acc) }),
+		"Reshape":            reshape, "Flatten": flatten, "Squeeze": squeeze, "Unsqueeze": unsqueeze,
+		"Transpose": transpose, "Concat": concat, "Split": split, "Slice": slice, "Pad": pad,
+		"Expand": func(c *call) []Array { return one(c.in[0].expand(broadcast(c.in[0].Dims, c.ints(1, nil)))) },
+		"Tile":   tile, "Shape": shape, "ConstantOfShape": constantOfShape, "Range": arange,
+		"Size":  func(c *call) []Array { return one(Array{graph.Int64, []int{}, []float64{float64(len(c.in[0].Data))}}) },
+		"Trilu": trilu, "Gather": gather, "GatherND": gatherND, "GatherElements": gatherElements,
+		"ScatterND": scatterND, "ScatterElements": scatterElements, "ArgMax": argMax, "CumSum": cumSum,
+	}
+}
+
+func one(a Array) []Array { return []Array{a} }
+
+func apply(a Array, f func(float64) float64) Array {
+	out := zeros(a.Type, a.Dims...)
+	for i, x := range a.Data {
+		out.Data[i] = f(x)
+	}
+	return out
+}
+
+func unary(f func(float64) float64) func(*call) []Array {
+	return func(c *call) []Array { return one(apply(c.in[0], f)) }
+}
+
+func test(f func(float64) bool) func(*call) []Array {
+	return func(c *call) []Array {
+		out := apply(c.in[0], func(x float64) float64 { return truth(f(x)) })
+		out.Type = graph.Bool
+		return one(out)
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func pair(a, b Array, f func(x, y float64) float64) Array {
+	dims := broadcast(a.Dims, b.Dims)
+	a, b = a.expand(dims), b.expand(dims)
+	out := zeros(a.Type, dims...)
+	for i := range out.Data {
+		out.Data[i] = f(a.Data[i], b.Data[i])
+	}
+	return out
+}
+
+func binary(f func(x, y float64) float64) func(*call) []Array {
+	return func(c *call) []Array { return one(pair(c.in[0], c.in[1], f)) }
+}
+
+func fold(f func(x, y float64) float64) func(*call) []Array {
+	return func(c *call) []Array {
+		acc := c.in[0]
+		for _, a := range c.in[1:] {
+			acc = pair(acc, a, f)
+		}
+		return one(acc)
+	}
+}
+
+func comparison(f func(x, y float64) bool) func(*call) []Array {
+	return func(c *call) []Array {
+		out := pair(c.in[0], c.in[1], func(x, y float64) float64 { return truth(f(x, y)) })
+		out.Type = graph.Bool
+		return one(out)
+	}
+}
+
+// divide truncates integers, as the specification has it.
+func divide(c *call) []Array {
+	if c.in[0].Type.IsFloat() {
+		return one(pair(c.in[0], c.in[1], func(x, y float64) float64 { return x / y }))
+	}
+	return one(pair(c.in[0], c.in[1], func(x, y float64) float64 { return math.Trunc(x / y) }))
+}
+
+func sign(x float64) float64 { return truth(x > 0) - truth(x < 0) }
+
+func sigmoid(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
+
+func gelu(c *call) []Array {
+	if c.n.Str("approximate", "none") == "tanh" {
+		return one(apply(c.in[0], func(x float64) float64 {
+			return x / 2 * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(x+0.044715*x*x*x)))
+		}))
+	}
+	return one(apply(c.in[0], func(x float64) float64 { return x / 2 * (1 + math.Erf(x/math.Sqrt2)) }))
+}
+
+func cast(c *call) []Array {
+	to := graph.DataType(c.n.Int("to", 0))
+	out := apply(c.in[0], func(x float64) float64 {
+		switch {
+		case to == graph.Bool:
+			return truth(x != 0)
+		case !to.IsFloat():
+			return math.Trunc(x)
+		}
+		return x
+	})
+	out.Type = to
+	return one(out)
+}
+
+func where(c *call) []Array {
+	dims := broadcast(c.in[0].Dims, c.in[1].Dims, c.in[2].Dims)
+	cond, x, y := c.in[0].expand(dims), c.in[1].expand(dims), c.in[2].expand(dims)
+	out := zeros(x.Type, dims...)
+	for i, k := range cond.Data {
+		if out.Data[i] = y.Data[i]; k != 0 {
+			out.Data[i] = x.Data[i]
+		}
+	}
+	return one(out)
+}
+
+func clip(c *call) []Array {
+	low, high := math.Inf(-1), math.Inf(1)
+	if c.has(1) {
+		low = c.in[1].Data[0]
+	}
+	if c.has(2) {
+		high = c.in[2].Data[0]
+	}
+	return one(apply(c.in[0], func(x float64) float64 { return math.Min(math.Max(x, low), high) }))
+}
+
+func matmul(a, b Array) Array {
+	if len(a.Dims) < 2 || len(b.Dims) < 2 {
+		panic(fmt.Sprintf("matmul of %v and %v", a.Dims, b.Dims))
+	}
+	n, k := a.Dims[len(a.Dims)-2], a.Dims[len(a.Dims)-1]
+	m := b.Dims[len(b.Dims)-1]
+	if b.Dims[len(b.Dims)-2] != k {
+		panic(fmt.Sprintf("matmul of %v and %v", a.Dims, b.Dims))
+	}
+	lead := broadcast(a.Dims[:len(a.Dims)-2], b.Dims[:len(b.Dims)-2])
+	a = a.expand(append(slices.Clone(lead), n, k))
+	single := len(b.Dims) == 2
+	if !single {
+		b = b.expand(append(slices.Clone(lead), k, m))
+	}
+	out := zeros(a.Type, append(slices.Clone(lead), n, m)...)
+	for batch := range count(lead) {
+		right := b.Data
+		if !single {
+			right = b.Data[batch*k*m:]
+		}
+		for i := range n {
+			row := out.Data[(batch*n+i)*m : (batch*n+i+1)*m]
+			for j := range k {
+				x := a.Data[(batch*n+i)*k+j]
+				for l, y := range right[j*m : (j+1)*m] {
+					row[l] += x * y
+				}
+			}
+		}
+	}
+	return out
+}
+
+func gemm(c *call) []Array {
+	a, b := c.in[0], c.in[1]
+	if c.n.Int("transA", 0) != 0 {
+		a = a.transpose([]int{1, 0})
+	}
+	if c.n.Int("transB", 0) != 0 {
+		b = b.transpose([]int{1, 0})
+	}
+	alpha, beta := float64(c.n.Float("alpha", 1)), float64(c.n.Float("beta", 1))
+	out := apply(matmul(a, b), func(x float64) float64 { return alpha * x })
+	if c.has(2) {
+		out = pair(out, c.in[2], func(x, y float64) float64 { return x + beta*y })
+	}
+	return one(out)
+}
+
+// window is the geometry of a convolution over any number of axes.
+type window struct {
+	kernel, stride, dilate, pad []int
+	group                       int
+}
+
+func (c *call) window() window {
+	w := window{kernel: c.in[1].Dims[2:], stride: c.attrInts("strides"), dilate: c.attrInts("dilations"), pad: c.attrInts("pads"), group: int(c.n.Int("group", 1))}
+	ones := slices.Repeat([]int{1}, len(w.kernel))
+	if w.stride == nil {
+		w.stride = ones
+	}
+	if w.dilate == nil {
+		w.dilate = ones
+	}
+	if w.pad == nil {
+		w.pad = make([]int, 2*len(w.kernel))
+	}
+	return w
+}
+
+// source is where tap k of the kernel reads, for output position o.
+func (w window) source(o, k []int) []int {
+	at := make([]int, len(o))
+	for i := range o {
+		at[i] = o[i]*w.stride[i] + k[i]*w.dilate[i] - w.pad[i]
+	}
+	return at
+}
+
+func offset(at, dims []int) (int, bool) {
+	k := 0
+	for i, x := range at {
+		if x < 0 || x >= dims[i] {
+			return 0, false
+		}
+		k = k*dims[i] + x
+	}
+	return k, true
+}
+
+func convolve(c *call) []Array {
+	x, weight, w := c.in[0], c.in[1], c.window()
+	spatial := x.Dims[2:]
+	outDims := make([]int, len(spatial))
+	for i := range spatial {
+		outDims[i] = (spatial[i]+w.pad[i]+w.pad[len(spatial)+i]-w.dilate[i]*(w.kernel[i]-1)-1)/w.stride[i] + 1
+	}
+	outs, perGroup := weight.Dims[0], weight.Dims[1]
+	out := zeros(x.Type, append([]int{x.Dims[0], outs}, outDims...)...)
+	area, outArea, taps := count(spatial), count(outDims), count(w.kernel)
+	for b := range x.Dims[0] {
+		for o := range outs {
+			group := o / (outs / w.group)
+			pos := 0
+			each(outDims, func(at []int) {
+				sum := 0.0
+				if c.has(2) {
+					sum = c.in[2].Data[o]
+				}
+				tap := 0
+				each(w.kernel, func(k []int) {
+					if from, ok := offset(w.source(at, k), spatial); ok {
+						for ch := range perGroup {
+							sum += x.Data[(b*x.Dims[1]+group*perGroup+ch)*area+from] * weight.Data[(o*perGroup+ch)*taps+tap]
+						}
+					}
+					tap++
+				})
+				out.Data[(b*outs+o)*outArea+pos] = sum
+				pos++
+			})
+		}
+	}
+	return one(out)
+}
+
+// transposedConvolve scatters what convolve gathers.
+func transposedConvolve(c *call) []Array {
+	x, weight, w := c.in[0], c.in[1], c.window()
+	spatial, extra := x.Dims[2:], c.attrInts("output_padding")
+	outDims := make([]int, len(spatial))
+	for i := range spatial {
+		outDims[i] = (spatial[i]-1)*w.stride[i] + w.dilate[i]*(w.kernel[i]-1) + 1 - w.pad[i] - w.pad[len(spatial)+i]
+		if extra != nil {
+			outDims[i] += extra[i]
+		}
+	}
+	perGroup := weight.Dims[1]
+	outs := perGroup * w.group
+	out := zeros(x.Type, append([]int{x.Dims[0], outs}, outDims...)...)
+	area, outArea, taps := count(spatial), count(outDims), count(w.kernel)
+	ins := x.Dims[1] / w.group
+	for b := range x.Dims[0] {
+		for ch := range x.Dims[1] {
+			group, pos := ch/ins, 0
+			each(spatial, func(at []int) {
+				value, tap := x.Data[(b*x.Dims[1]+ch)*area+pos], 0
+				each(w.kernel, func(k []int) {
+					if to, ok := offset(w.source(at, k), outDims); ok {
+						for o := range perGroup {
+							out.Data[(b*outs+group*perGroup+o)*outArea+to] += value * weight.Data[(ch*perGroup+o)*taps+tap]
+						}
+					}
+					tap++
+				})
+				pos++
+			})
+		}
+	}
+	return one(out)
+}
+
+func softmax(c *call) []Array {
+	x := c.in[0]
+	outer, n, inner := x.split(c.axis("axis", -1, len(x.Dims)))
+	out := zeros(x.Type, x.Dims...)
+	for o := range outer {
+		for i := range inner {
+			at := func(k int) int { return (o*n+k)*inner + i }
+			top, sum := math.Inf(-1), 0.0
+			for k := range n {
+				top = math.Max(top, x.Data[at(k)])
+			}
+			for k := range n {
+				e := math.Exp(x.Data[at(k)] - top)
+				out.Data[at(k)] = e
+				sum += e
+			}
+			for k := range n {
+				out.Data[at(k)] /= sum
+			}
+		}
+	}
+	return one(out)
+}
+
+func layerNorm(c *call) []Array {
+	x := c.in[0]
+	axis := c.axis("axis", -1, len(x.Dims))
+	epsilon := float64(c.n.Float("epsilon", 1e-5))
+	rows, n := count(x.Dims[:axis]), count(x.Dims[axis:])
+	stat := slices.Clone(x.Dims)
+	for i := axis; i < len(stat); i++ {
+		stat[i] = 1
+	}
+	out, means, rs := zeros(x.Type, x.Dims...), zeros(graph.Float, stat...), zeros(graph.Float, stat...)
+	for r := range rows {
+		row := x.Data[r*n : (r+1)*n]
+		mean, variance := 0.0, 0.0
+		for _, v := range row {
+			mean += v / float64(n)
+		}
+		for _, v := range row {
+			variance += (v - mean) * (v - mean) / float64(n)
+		}
+		inverse := 1 / math.Sqrt(variance+epsilon)
+		means.Data[r], rs.Data[r] = mean, inverse
+		for i, v := range row {
+			y := (v - mean) * inverse * c.in[1].Data[i]
+			if c.has(2) {
+				y += c.in[2].Data[i]
+			}
+			out.Data[r*n+i] = y
+		}
+	}
+	return []Array{out, means, rs}
+}
+
+func globalAverage(c *call) []Array {
+	x := c.in[0]
+	dims := slices.Clone(x.Dims)
+	for i := 2; i < len(dims); i++ {
+		dims[i] = 1
+	}
+	out, area := zeros(x.Type, dims...), count(x.Dims[2:])
+	for i, v := range x.Data {
+		out.Data[i/area] += v / float64(area)
+	}
+	return one(out)
+}
+
+func reduce(start float64, f func(acc, x float64) float64, end func(acc float64, n int) float64) func(*call) []Array {
+	return func(c *call) []Array {
+		x := c.in[0]
+		over := c.reducedAxes(len(x.Dims))
+		if over == nil {
+			return one(x)
+		}
+		keep := slices.Clone(x.Dims)
+		n := 1
+		for _, a := range over {
+			n *= keep[a]
+			keep[a] = 1
+		}
+		out := zeros(x.Type, keep...)
+		for i := range out.Data {
+			out.Data[i] = start
+		}
+		step, i := strides(keep), 0
+		each(x.Dims, func(at []int) {
+			to := 0
+			for j, p := range at {
+				if keep[j] != 1 {
+					to += p * step[j]
+				}
+			}
+			out.Data[to] = f(out.Data[to], x.Data[i])
+			i++
+		})
+		if end != nil {
+			for i, acc := range out.Data {
+				out.Data[i] = end(acc, n)
+			}
+		}
+		if c.n.Int("keepdims", 1) == 0 {
+			out.Dims = dropAxes(out.Dims, over)
+		}
+		return one(out)
+	}
+}
+
+func (c *call) reducedAxes(rank int) []int {
+	axes := c.ints(1, nil)
+	if len(axes) == 0 {
+		if c.n.Int("noop_with_empty_axes", 0) != 0 {
+			return nil
+		}
+		for i := range rank {
+			axes = append(axes, i)
+		}
+	}
+	return inRange(axes, rank)
+}
+
+func inRange(axes []int, rank int) []int {
+	out := make([]int, len(axes))
+	for i, a := range axes {
+		if out[i] = a; a < 0 {
+			out[i] = a + rank
+		}
+	}
+	return out
+}
+
+func dropAxes(dims, axes []int) []int {
+	out := []int{}
+	for i, d := range dims {
+		if !slices.Contains(axes, i) {
+			out = append(out, d)
+		}
+	}
+	return out
+}

@@ -1,0 +1,441 @@
+package interp
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/foretoken/foretoken/graph"
+)
+
+func reshape(c *call) []Array {
+	x, target := c.in[0], slices.Clone(c.ints(1, nil))
+	hole, rest := -1, len(x.Data)
+	for i, d := range target {
+		if d == 0 && c.n.Int("allowzero", 0) == 0 {
+			target[i] = x.Dims[i]
+		}
+		if d == -1 {
+			hole = i
+		} else if target[i] != 0 {
+			rest /= target[i]
+		}
+	}
+	if hole >= 0 {
+		target[hole] = rest
+	}
+	if count(target) != len(x.Data) {
+		panic(fmt.Sprintf("%v does not fit %v", x.Dims, target))
+	}
+	return one(x.reshaped(target...))
+}
+
+func flatten(c *call) []Array {
+	x := c.in[0]
+	axis := int(c.n.Int("axis", 1))
+	if axis < 0 {
+		axis += len(x.Dims)
+	}
+	return one(x.reshaped(count(x.Dims[:axis]), count(x.Dims[axis:])))
+}
+
+func squeeze(c *call) []Array {
+	x := c.in[0]
+	axes := c.ints(1, nil)
+	if axes == nil {
+		for i, d := range x.Dims {
+			if d == 1 {
+				axes = append(axes, i)
+			}
+		}
+	}
+	return one(x.reshaped(dropAxes(x.Dims, inRange(axes, len(x.Dims)))...))
+}
+
+func unsqueeze(c *call) []Array {
+	x, axes := c.in[0], c.ints(1, nil)
+	rank := len(x.Dims) + len(axes)
+	at := inRange(axes, rank)
+	dims, next := make([]int, rank), 0
+	for i := range dims {
+		if dims[i] = 1; !slices.Contains(at, i) {
+			dims[i] = x.Dims[next]
+			next++
+		}
+	}
+	return one(x.reshaped(dims...))
+}
+
+func transpose(c *call) []Array {
+	perm := c.attrInts("perm")
+	if perm == nil {
+		for i := len(c.in[0].Dims) - 1; i >= 0; i-- {
+			perm = append(perm, i)
+		}
+	}
+	return one(c.in[0].transpose(perm))
+}
+
+func concat(c *call) []Array {
+	axis := c.axis("axis", 0, len(c.in[0].Dims))
+	dims := slices.Clone(c.in[0].Dims)
+	dims[axis] = 0
+	for _, a := range c.in {
+		dims[axis] += a.Dims[axis]
+	}
+	out := Array{c.in[0].Type, dims, make([]float64, 0, count(dims))}
+	for o := range count(dims[:axis]) {
+		for _, a := range c.in {
+			_, n, inner := a.split(axis)
+			out.Data = append(out.Data, a.Data[o*n*inner:(o+1)*n*inner]...)
+		}
+	}
+	return one(out)
+}
+
+// cut takes [start,end) with a step along one axis.
+func (a Array) cut(axis, start, end, step int) Array {
+	outer, n, inner := a.split(axis)
+	dims := slices.Clone(a.Dims)
+	var at []int
+	for i := start; step > 0 && i < end || step < 0 && i > end; i += step {
+		at = append(at, i)
+	}
+	dims[axis] = len(at)
+	out := Array{a.Type, dims, make([]float64, 0, count(dims))}
+	for o := range outer {
+		for _, i := range at {
+			out.Data = append(out.Data, a.Data[(o*n+i)*inner:(o*n+i+1)*inner]...)
+		}
+	}
+	return out
+}
+
+func split(c *call) []Array {
+	x := c.in[0]
+	axis := c.axis("axis", 0, len(x.Dims))
+	sizes := c.ints(1, nil)
+	if sizes == nil {
+		parts := len(c.n.Outputs)
+		each := (x.Dims[axis] + parts - 1) / parts
+		for left := x.Dims[axis]; left > 0; left -= each {
+			sizes = append(sizes, min(each, left))
+		}
+	}
+	var out []Array
+	start := 0
+	for _, n := range sizes {
+		out = append(out, x.cut(axis, start, start+n, 1))
+		start += n
+	}
+	return out
+}
+
+func slice(c *call) []Array {
+	x := c.in[0]
+	starts, ends := c.ints(1, nil), c.ints(2, nil)
+	axes, steps := c.ints(3, nil), c.ints(4, nil)
+	for i := range starts {
+		axis, step := i, 1
+		if axes != nil {
+			axis = inRange(axes[i:i+1], len(x.Dims))[0]
+		}
+		if steps != nil {
+			step = steps[i]
+		}
+		n := x.Dims[axis]
+		start, end := starts[i], ends[i]
+		if start < 0 {
+			start += n
+		}
+		if end < 0 {
+			end += n
+		}
+		if step > 0 {
+			start, end = min(max(start, 0), n), min(max(end, 0), n)
+		} else {
+			start, end = min(max(start, 0), n-1), min(max(end, -1), n-1)
+		}
+		x = x.cut(axis, start, end, step)
+	}
+	return one(x)
+}
+
+func pad(c *call) []Array {
+	x, pads := c.in[0], c.ints(1, nil)
+	if mode := c.n.Str("mode", "constant"); mode != "constant" || c.has(3) {
+		panic("padding mode " + mode + " is not interpreted")
+	}
+	rank := len(x.Dims)
+	dims := slices.Clone(x.Dims)
+	for i := range dims {
+		dims[i] += pads[i] + pads[rank+i]
+	}
+	out := zeros(x.Type, dims...)
+	if c.has(2) {
+		for i := range out.Data {
+			out.Data[i] = c.in[2].Data[0]
+		}
+	}
+	i := 0
+	each(x.Dims, func(at []int) {
+		to := make([]int, rank)
+		for j := range at {
+			to[j] = at[j] + pads[j]
+		}
+		if k, ok := offset(to, dims); ok {
+			out.Data[k] = x.Data[i]
+		}
+		i++
+	})
+	return one(out)
+}
+
+func tile(c *call) []Array {
+	x, repeats := c.in[0], c.ints(1, nil)
+	dims := slices.Clone(x.Dims)
+	for i := range dims {
+		dims[i] *= repeats[i]
+	}
+	out, i := zeros(x.Type, dims...), 0
+	each(dims, func(at []int) {
+		from := make([]int, len(at))
+		for j := range at {
+			from[j] = at[j] % x.Dims[j]
+		}
+		k, _ := offset(from, x.Dims)
+		out.Data[i] = x.Data[k]
+		i++
+	})
+	return one(out)
+}
+
+func shape(c *call) []Array {
+	dims := c.in[0].Dims
+	start, end := int(c.n.Int("start", 0)), int(c.n.Int("end", int64(len(dims))))
+	if start < 0 {
+		start += len(dims)
+	}
+	if end < 0 {
+		end += len(dims)
+	}
+	dims = dims[min(start, len(dims)):min(end, len(dims))]
+	out := zeros(graph.Int64, len(dims))
+	for i, d := range dims {
+		out.Data[i] = float64(d)
+	}
+	return one(out)
+}
+
+func constantOfShape(c *call) []Array {
+	fill := Array{Type: graph.Float, Data: []float64{0}}
+	if t, ok := c.n.Attrs["value"].Value.(*graph.Tensor); ok {
+		a, err := FromTensor(t)
+		if err != nil {
+			panic(err.Error())
+		}
+		fill = a
+	}
+	out := zeros(fill.Type, c.ints(0, nil)...)
+	for i := range out.Data {
+		out.Data[i] = fill.Data[0]
+	}
+	return one(out)
+}
+
+func arange(c *call) []Array {
+	start, limit, delta := c.in[0].Data[0], c.in[1].Data[0], c.in[2].Data[0]
+	out := Array{Type: c.in[0].Type}
+	for x := start; delta > 0 && x < limit || delta < 0 && x > limit; x += delta {
+		out.Data = append(out.Data, x)
+	}
+	out.Dims = []int{len(out.Data)}
+	return one(out)
+}
+
+func trilu(c *call) []Array {
+	x := c.in[0]
+	k, upper := 0, c.n.Int("upper", 1) != 0
+	if c.has(1) {
+		k = int(c.in[1].Data[0])
+	}
+	rank, i := len(x.Dims), 0
+	out := zeros(x.Type, x.Dims...)
+	each(x.Dims, func(at []int) {
+		row, col := at[rank-2], at[rank-1]
+		if upper && col >= row+k || !upper && col <= row+k {
+			out.Data[i] = x.Data[i]
+		}
+		i++
+	})
+	return one(out)
+}
+
+func gather(c *call) []Array {
+	x, index := c.in[0], c.in[1]
+	axis := c.axis("axis", 0, len(x.Dims))
+	outer, n, inner := x.split(axis)
+	dims := append(append(slices.Clone(x.Dims[:axis]), index.Dims...), x.Dims[axis+1:]...)
+	out := Array{x.Type, dims, make([]float64, 0, count(dims))}
+	for o := range outer {
+		for _, f := range index.Data {
+			i := wrap(int(f), n)
+			out.Data = append(out.Data, x.Data[(o*n+i)*inner:(o*n+i+1)*inner]...)
+		}
+	}
+	return one(out)
+}
+
+func wrap(i, n int) int {
+	if i < 0 {
+		i += n
+	}
+	if i < 0 || i >= n {
+		panic(fmt.Sprintf("index %d of %d", i, n))
+	}
+	return i
+}
+
+// places lists, for each index tuple of a *ND operator, where its slice begins and how long it is.
+func places(dims []int, index Array, batch int) (at []int, size int) {
+	k := index.Dims[len(index.Dims)-1]
+	step := strides(dims)
+	size = count(dims[batch+k:])
+	perBatch := count(index.Dims[batch : len(index.Dims)-1])
+	for i := 0; i < len(index.Data); i += k {
+		start := 0
+		if batch > 0 {
+			start = i / k / perBatch * step[batch-1]
+		}
+		for j := range k {
+			start += wrap(int(index.Data[i+j]), dims[batch+j]) * step[batch+j]
+		}
+		at = append(at, start)
+	}
+	return at, size
+}
+
+func gatherND(c *call) []Array {
+	x, index, batch := c.in[0], c.in[1], int(c.n.Int("batch_dims", 0))
+	at, size := places(x.Dims, index, batch)
+	k := index.Dims[len(index.Dims)-1]
+	dims := append(slices.Clone(index.Dims[:len(index.Dims)-1]), x.Dims[batch+k:]...)
+	out := Array{Type: x.Type, Dims: dims}
+	for _, start := range at {
+		out.Data = append(out.Data, x.Data[start:start+size]...)
+	}
+	return one(out)
+}
+
+func scatterND(c *call) []Array {
+	out := Array{c.in[0].Type, c.in[0].Dims, slices.Clone(c.in[0].Data)}
+	at, size := places(out.Dims, c.in[1], 0)
+	add := c.adds()
+	for i, start := range at {
+		for j := range size {
+			if add {
+				out.Data[start+j] += c.in[2].Data[i*size+j]
+			} else {
+				out.Data[start+j] = c.in[2].Data[i*size+j]
+			}
+		}
+	}
+	return one(out)
+}
+
+func (c *call) adds() bool {
+	switch r := c.n.Str("reduction", "none"); r {
+	case "add":
+		return true
+	case "none":
+		return false
+	default:
+		panic("reduction " + r + " is not interpreted")
+	}
+}
+
+// elementAt is the place in dims that a *Elements operator's index means at position at.
+func elementAt(at, dims []int, axis int, index float64) int {
+	to := slices.Clone(at)
+	to[axis] = wrap(int(index), dims[axis])
+	k, _ := offset(to, dims)
+	return k
+}
+
+func gatherElements(c *call) []Array {
+	x, index := c.in[0], c.in[1]
+	axis := c.axis("axis", 0, len(x.Dims))
+	out, i := zeros(x.Type, index.Dims...), 0
+	each(index.Dims, func(at []int) {
+		out.Data[i] = x.Data[elementAt(at, x.Dims, axis, index.Data[i])]
+		i++
+	})
+	return one(out)
+}
+
+func scatterElements(c *call) []Array {
+	out := Array{c.in[0].Type, c.in[0].Dims, slices.Clone(c.in[0].Data)}
+	axis, add, i := c.axis("axis", 0, len(out.Dims)), c.adds(), 0
+	each(c.in[1].Dims, func(at []int) {
+		k := elementAt(at, out.Dims, axis, c.in[1].Data[i])
+		if add {
+			out.Data[k] += c.in[2].Data[i]
+		} else {
+			out.Data[k] = c.in[2].Data[i]
+		}
+		i++
+	})
+	return one(out)
+}
+
+func argMax(c *call) []Array {
+	x := c.in[0]
+	axis := c.axis("axis", 0, len(x.Dims))
+	outer, n, inner := x.split(axis)
+	dims := slices.Clone(x.Dims)
+	dims[axis] = 1
+	out := zeros(graph.Int64, dims...)
+	last := c.n.Int("select_last_index", 0) != 0
+	for o := range outer {
+		for i := range inner {
+			best := math.Inf(-1)
+			for k := range n {
+				if v := x.Data[(o*n+k)*inner+i]; v > best || last && v == best {
+					best = v
+					out.Data[o*inner+i] = float64(k)
+				}
+			}
+		}
+	}
+	if c.n.Int("keepdims", 1) == 0 {
+		out.Dims = dropAxes(out.Dims, []int{axis})
+	}
+	return one(out)
+}
+
+func cumSum(c *call) []Array {
+	x := c.in[0]
+	outer, n, inner := x.split(wrap(int(c.in[1].Data[0]), len(x.Dims)))
+	exclusive, reverse := c.n.Int("exclusive", 0) != 0, c.n.Int("reverse", 0) != 0
+	out := zeros(x.Type, x.Dims...)
+	for o := range outer {
+		for i := range inner {
+			sum := 0.0
+			for step := range n {
+				k := step
+				if reverse {
+					k = n - 1 - step
+				}
+				at := (o*n+k)*inner + i
+				if exclusive {
+					out.Data[at] = sum
+				}
+				sum += x.Data[at]
+				if !exclusive {
+					out.Data[at] = sum
+				}
+			}
+		}
+	}
+	return one(out)
+}

@@ -1,0 +1,271 @@
+// Package ort runs graphs on ONNX Runtime. It is the only place that knows the runtime's
+// Go wrapper; everything else hands it a [graph.Graph] and tensors.
+package ort
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/foretoken/foretoken/graph"
+	"github.com/foretoken/foretoken/internal/errs"
+	onnx "github.com/yalue/onnxruntime_go"
+)
+
+// libraryName is the shared library's file name beside the binary and under .cache/ort.
+const libraryName = "libonnxruntime.so"
+
+// Init loads the runtime's shared library, once per process; later calls return the first
+// one's result. The library is the file that FORETOKEN_ORT_LIB names, else
+// libonnxruntime.so beside the executable, else .cache/ort/libonnxruntime.so in the working
+// directory or the nearest folder above it (`make setup` puts it there).
+var Init = sync.OnceValue(func() error {
+	path, err := library()
+	if err != nil {
+		return err
+	}
+	onnx.SetSharedLibraryPath(path)
+	if err := onnx.InitializeEnvironment(onnx.WithLogLevelFatal()); err != nil {
+		return errs.New(errs.Unavailable, "%s is not an ONNX Runtime library of version 1.24 or newer (%w): run `make setup`, or set FORETOKEN_ORT_LIB to one", path, err)
+	}
+	return nil
+})
+
+func library() (string, error) {
+	if path := os.Getenv("FORETOKEN_ORT_LIB"); path != "" {
+		if _, err := os.Stat(path); err != nil {
+			return "", errs.New(errs.Unavailable, "FORETOKEN_ORT_LIB: %w: set it to libonnxruntime.so of version 1.24 or newer, or unset it and run `make setup`", err)
+		}
+		return path, nil
+	}
+	for _, path := range candidates() {
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
+	return "", errs.New(errs.Unavailable, "ONNX Runtime's library was not found: run `make setup`, or set FORETOKEN_ORT_LIB to libonnxruntime.so of version 1.24 or newer")
+}
+
+func candidates() []string {
+	var paths []string
+	cached := filepath.Join(".cache", "ort", libraryName)
+	if exe, err := os.Executable(); err == nil {
+		dir := filepath.Dir(exe)
+		paths = append(paths, filepath.Join(dir, libraryName), filepath.Join(dir, "..", cached))
+	}
+	dir, err := os.Getwd()
+	for err == nil {
+		paths = append(paths, filepath.Join(dir, cached))
+		up := filepath.Dir(dir)
+		if up == dir {
+			break
+		}
+		dir = up
+	}
+	return paths
+}
+
+// Options are a session's settings.
+type Options struct {
+	// Threads is how many cores one node may use; 0 is all of them.
+	Threads int
+	// Arena keeps freed memory for the next run: faster for many small runs, but a training
+	// step's peak stays allocated. Off by default.
+	Arena bool
+}
+
+// Session runs one graph. It is safe for concurrent use.
+type Session struct {
+	session *onnx.DynamicAdvancedSession
+	inputs  []*graph.Value
+	outputs []string
+}
+
+// NewSession prepares a graph. Weights that lie in files are read from there by the
+// runtime, not through Go memory.
+func NewSession(g *graph.Graph, o Options) (*Session, error) {
+	if err := Init(); err != nil {
+		return nil, err
+	}
+	dir := dataDir(g)
+	model, err := g.Marshal(graph.MarshalOptions{DataDir: dir})
+	if err != nil {
+		return nil, err
+	}
+	settings, err := options(o, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer settings.Destroy()
+	s := &Session{inputs: slices.Clone(g.Inputs)}
+	names := make([]string, len(g.Inputs))
+	for i, v := range g.Inputs {
+		names[i] = v.Name
+	}
+	for _, v := range g.Outputs {
+		s.outputs = append(s.outputs, v.Name)
+	}
+	s.session, err = onnx.NewDynamicAdvancedSessionWithONNXData(model, names, s.outputs, settings)
+	if err != nil {
+		return nil, errs.New(errs.Unsupported, "ONNX Runtime refuses the graph: %w", err)
+	}
+	return s, nil
+}
+
+// dataDir is the folder that the graph's weights lie in: the model's own.
+func dataDir(g *graph.Graph) string {
+	dir, err := filepath.EvalSymlinks(g.Dir)
+	if err != nil {
+		return g.Dir
+	}
+	return dir
+}
+
+func options(o Options, dir string) (*onnx.SessionOptions, error) {
+	s, err := onnx.NewSessionOptions()
+	if err != nil {
+		return nil, err
+	}
+	settings := []func() error{
+		func() error { return s.SetIntraOpNumThreads(o.Threads) },
+		func() error { return s.SetInterOpNumThreads(1) },
+		func() error { return s.SetCpuMemArena(o.Arena) },
+		func() error { return s.SetMemPattern(false) },
+		func() error { return s.SetLogSeverityLevel(onnx.LoggingLevelFatal) },
+	}
+	if dir != "" {
+		settings = append(settings, func() error {
+			return s.AddSessionConfigEntry("session.model_external_initializers_file_folder_path", dir)
+		})
+	}
+	for _, set := range settings {
+		if err := set(); err != nil {
+			s.Destroy()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Close frees the session. It must not be running.
+func (s *Session) Close() error { return s.session.Destroy() }
+
+// Inputs are the graph's inputs, in order.
+func (s *Session) Inputs() []*graph.Value { return s.inputs }
+
+// Run computes all outputs. Inputs are read in place and must stay unchanged until Run
+// returns; outputs are the caller's. When ctx ends, the run stops after the node it
+// is at and Run returns ctx's error. Scalar outputs are not possible: give them a shape of [1].
+func (s *Session) Run(ctx context.Context, in map[string]*graph.Tensor) (map[string]*graph.Tensor, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	values, err := s.bind(in)
+	defer destroy(values)
+	if err != nil {
+		return nil, err
+	}
+	outputs := make([]onnx.Value, len(s.outputs))
+	defer func() { destroy(outputs) }()
+	run, err := onnx.NewRunOptions()
+	if err != nil {
+		return nil, err
+	}
+	defer run.Destroy()
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		run.Terminate()
+	})
+	err = s.session.RunWithOptions(values, outputs, run)
+	if !stop() {
+		<-stopped // Terminate must not meet freed options
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ONNX Runtime: %w", err)
+	}
+	return s.collect(outputs)
+}
+
+// bind wraps the inputs for the runtime, checked against what the graph wants.
+func (s *Session) bind(in map[string]*graph.Tensor) ([]onnx.Value, error) {
+	for name := range in {
+		if !slices.ContainsFunc(s.inputs, func(v *graph.Value) bool { return v.Name == name }) {
+			return nil, errs.New(errs.Invalid, "the graph has no input %q", name)
+		}
+	}
+	var values []onnx.Value
+	for _, want := range s.inputs {
+		t := in[want.Name]
+		if err := check(want, t); err != nil {
+			return values, err
+		}
+		data, err := t.Bytes()
+		if err != nil {
+			return values, err
+		}
+		if len(data) == 0 {
+			data = make([]byte, 8) // the wrapper takes the first element's address
+		}
+		v, err := onnx.NewCustomDataTensor(onnx.NewShape(t.Dims...), data, onnx.TensorElementDataType(t.Type))
+		if err != nil {
+			return values, fmt.Errorf("input %q: %w", want.Name, err)
+		}
+		values = append(values, v)
+	}
+	return values, nil
+}
+
+func check(want *graph.Value, t *graph.Tensor) error {
+	if t == nil {
+		return errs.New(errs.Invalid, "input %q is missing", want.Name)
+	}
+	if t.Type != want.Type {
+		return errs.New(errs.Invalid, "input %q is %s, wants %s", want.Name, t.Type, want.Type)
+	}
+	if want.Shape == nil {
+		return nil
+	}
+	ok := len(t.Dims) == len(want.Shape)
+	for i := 0; ok && i < len(t.Dims); i++ {
+		n, known := want.Shape[i].Int()
+		ok = !known || n == t.Dims[i]
+	}
+	if !ok {
+		return errs.New(errs.Invalid, "input %q has shape %v, wants %s", want.Name, t.Dims, want.Shape)
+	}
+	return nil
+}
+
+// collect copies the outputs into Go's memory.
+func (s *Session) collect(values []onnx.Value) (map[string]*graph.Tensor, error) {
+	out := make(map[string]*graph.Tensor, len(values))
+	for i, v := range values {
+		dims := v.GetShape()
+		switch t := v.(type) {
+		case *onnx.Tensor[float32]:
+			out[s.outputs[i]] = graph.NewTensor(slices.Clone(t.GetData()), dims...)
+		case *onnx.Tensor[int64]:
+			out[s.outputs[i]] = graph.NewTensor(slices.Clone(t.GetData()), dims...)
+		case *onnx.Tensor[float64]:
+			out[s.outputs[i]] = graph.NewTensor(slices.Clone(t.GetData()), dims...)
+		default:
+			return nil, errs.New(errs.Unsupported, "output %q is of a type that is not read (%T)", s.outputs[i], v)
+		}
+	}
+	return out, nil
+}
+
+func destroy(values []onnx.Value) {
+	for _, v := range values {
+		if v != nil {
+			v.Destroy()
+		}
+	}
+}
