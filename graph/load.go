@@ -173,6 +173,9 @@ func (l *loader) graph(g *Graph, body field, outer map[string]*Value) error {
 	if err := readInputs(g, inputs, values); err != nil {
 		return err
 	}
+	if nodes, err = inOrder(nodes); err != nil {
+		return err
+	}
 	for _, f := range nodes {
 		if err := l.node(g, f, values); err != nil {
 			return err
