@@ -14,7 +14,7 @@ type Attrs map[string]any
 
 // Build infers g's shapes and calls f to append to it.
 func (g *Graph) Build(f func(b *Builder)) (err error) {
-	in, err := g.infer(nil)
+	in, err := g.infer()
 	if err != nil {
 		return err
 	}

@@ -65,8 +65,8 @@ func (d Dim) Mul(e Dim) Dim {
 	return collect(out)
 }
 
-// Div returns the floor of d / e: exact where e is a single term that divides every
-// term of d, else a symbol of its own that stands for the quotient.
+// Div returns the floor of d / e: exact where e divides the polynomial d, else a symbol of
+// its own that stands for the quotient.
 func (d Dim) Div(e Dim) Dim {
 	if q, ok := d.exact(e); ok {
 		return q
@@ -85,22 +85,59 @@ func (d Dim) Div(e Dim) Dim {
 
 // exact divides where nothing is left over.
 func (d Dim) exact(e Dim) (Dim, bool) {
-	if len(d.terms) > 0 && d.Equal(e) {
-		return Known(1), true
-	}
-	if len(e.terms) != 1 {
+	if len(e.terms) == 0 {
 		return Dim{}, false
 	}
-	by := e.terms[0]
-	var out []term
-	for _, t := range d.terms {
+	by, quotient := e.leading(), Dim{}
+	for rest := d; len(rest.terms) > 0; {
+		t := rest.leading()
 		syms, ok := without(t.syms, by.syms)
 		if !ok || t.coef%by.coef != 0 {
 			return Dim{}, false
 		}
-		out = append(out, term{syms, t.coef / by.coef})
+		q := Dim{[]term{{syms, t.coef / by.coef}}}
+		quotient, rest = quotient.Add(q), rest.Sub(q.Mul(e))
 	}
-	return collect(out), true
+	return quotient, true
+}
+
+// leading is the term that polynomial division starts with: the first by name of those of
+// the highest degree.
+func (d Dim) leading() term {
+	best := d.terms[0]
+	for _, t := range d.terms[1:] {
+		if len(t.syms) > len(best.syms) {
+			best = t
+		}
+	}
+	return best
+}
+
+// substitute puts the extent e in the place of a symbol.
+func (d Dim) substitute(symbol string, e Dim) Dim {
+	out := Dim{}
+	for _, t := range d.terms {
+		left := slices.DeleteFunc(slices.Clone(t.syms), func(s string) bool { return s == symbol })
+		p := Dim{[]term{{left, t.coef}}}
+		for range len(t.syms) - len(left) {
+			p = p.Mul(e)
+		}
+		out = out.Add(p)
+	}
+	return out
+}
+
+// mentions says whether the symbol takes part in the extent, also inside a quotient that
+// was not exact.
+func (d Dim) mentions(symbol string) bool {
+	for _, t := range d.terms {
+		for _, s := range t.syms {
+			if strings.Contains(s, symbol) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func without(syms, remove []string) ([]string, bool) {

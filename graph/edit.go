@@ -145,6 +145,16 @@ func (g *Graph) freshName(what string) string {
 	return "ft." + what + "." + strconv.Itoa(g.fresh)
 }
 
+// freeName makes a name available to an input or output of ours: an inner value that bears
+// it gets another.
+func (g *Graph) freeName(name string) {
+	for v := range g.values() {
+		if v != nil && v.Name == name && !slices.Contains(g.Inputs, v) {
+			v.Name = g.freshName(name)
+		}
+	}
+}
+
 // countFresh starts the count of fresh names above those already used.
 func (g *Graph) countFresh() {
 	for v := range g.values() {

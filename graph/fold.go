@@ -1,12 +1,15 @@
 package graph
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Fold infers shapes and turns shape arithmetic into constants: integer values whose
 // contents are known become constants, and Reshape targets with one extent that a run
 // decides become constant targets. Nodes that nothing reads any more are dropped.
 func (g *Graph) Fold() error {
-	in, err := g.infer(nil)
+	in, err := g.infer()
 	if err != nil {
 		return err
 	}
@@ -21,7 +24,7 @@ func (g *Graph) Fold() error {
 		}
 	}
 	g.Prune()
-	_, err = g.infer(nil)
+	_, err = g.infer()
 	return err
 }
 
@@ -56,23 +59,32 @@ func (in *inference) foldTarget(n *Node) {
 }
 
 // startAt cuts the graph at v: a new input of the given name takes its place. What else
-// the rest of the graph read from the old inputs' shapes is read from the new one's.
-func (s *surgery) startAt(v *Value, name string) error {
+// the rest of the graph read off the input from, above all its batch size, is read off the
+// new one.
+func (s *surgery) startAt(v, from *Value, name string) error {
 	g := s.g
-	in, err := g.infer(nil)
+	in, err := g.infer()
 	if err != nil {
 		return err
 	}
-	input := &Value{Name: name, Type: v.Type, Shape: v.Shape}
-	cut := g.position(v) + 1
-	g.replaceUses(v, input, cut)
-	s.at, s.like = cut, input
-	for _, n := range g.Nodes[cut:] {
+	g.freeName(name)
+	input := &Value{Name: name, Type: Float, Shape: v.Shape}
+	s.at, s.like = g.position(v)+1, input
+	tokens := s.cast(input, v.Type)
+	g.replaceUses(v, tokens, s.at)
+	c := &cutting{surgery: s, in: in, lost: reached(g, from), made: map[*Value]*Value{}}
+	kept := reached(g, input)
+	for _, n := range slices.Clone(g.Nodes) {
+		if !slices.ContainsFunc(n.Inputs, func(x *Value) bool { return kept[x] }) {
+			continue
+		}
+		s.at = slices.Index(g.Nodes, n)
 		for i, x := range n.Inputs {
-			if x != nil && x.Const == nil && x.Def != nil && g.position(x) < cut {
-				if n.Inputs[i], err = s.recompute(in, x, input); err != nil {
-					return fmt.Errorf("node %q (%s): %w", n.Name, n.Op, err)
-				}
+			if kept[x] {
+				continue
+			}
+			if n.Inputs[i], err = c.recompute(x); err != nil {
+				return unpromptable("node %q (%s): %w", n.Name, n.Op, err)
 			}
 		}
 	}
@@ -82,14 +94,40 @@ func (s *surgery) startAt(v *Value, name string) error {
 	return nil
 }
 
-// recompute rebuilds the value x, which lies before the cut, from the new input's shape: by
-// its contents where they are known, else by repeating its node on recomputed inputs.
-func (s *surgery) recompute(in *inference, x, input *Value) (*Value, error) {
-	if x == nil || x.Const != nil {
+// reached are the values that depend on v in any way, its shape included.
+func reached(g *Graph, v *Value) map[*Value]bool {
+	on := map[*Value]bool{v: true}
+	for _, n := range g.Nodes {
+		if slices.ContainsFunc(slices.Concat(n.Inputs, n.captured()), func(x *Value) bool { return on[x] }) {
+			for _, out := range n.Outputs {
+				on[out] = out != nil
+			}
+		}
+	}
+	return on
+}
+
+// cutting rebuilds what was computed from an input that is no more.
+type cutting struct {
+	*surgery
+	in   *inference
+	lost map[*Value]bool // values that depend on the old input
+	made map[*Value]*Value
+}
+
+// recompute rebuilds the value x from the new input's shape: by its contents where they are
+// known, else by repeating its node on recomputed inputs.
+func (c *cutting) recompute(x *Value) (*Value, error) {
+	if !c.lost[x] {
 		return x, nil
 	}
-	if ds, ok := in.ints(x); ok {
-		return s.assemble(ds, len(x.Shape), input)
+	if y := c.made[x]; y != nil {
+		return y, nil
+	}
+	if ds, ok := c.in.ints(x); ok {
+		y, err := c.assemble(ds, len(x.Shape), c.like)
+		c.made[x] = y
+		return y, err
 	}
 	if x.Def == nil {
 		return nil, fmt.Errorf("it needs %q itself, not only the tokens", x.Name)
@@ -97,13 +135,17 @@ func (s *surgery) recompute(in *inference, x, input *Value) (*Value, error) {
 	args := make([]*Value, len(x.Def.Inputs))
 	for i, a := range x.Def.Inputs {
 		var err error
-		if args[i], err = s.recompute(in, a, input); err != nil {
+		if args[i], err = c.recompute(a); err != nil {
 			return nil, err
 		}
 	}
-	out := s.op(x.Def.Op, x.Def.Attrs, args...)
-	out.Type, out.Shape = x.Type, x.Shape
-	return out, nil
+	if len(x.Def.Outputs) != 1 {
+		return nil, fmt.Errorf("it needs %q of %s, not only the tokens", x.Name, x.Def.Op)
+	}
+	y := c.op(x.Def.Op, x.Def.Attrs, args...)
+	y.Def.Domain, y.Type, y.Shape = x.Def.Domain, x.Type, x.Shape
+	c.made[x] = y
+	return y, nil
 }
 
 // assemble computes an integer tensor of the given contents, which may speak of the batch.

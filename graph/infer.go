@@ -14,38 +14,33 @@ type inference struct {
 	// contents are the elements of small integer and bool tensors of rank 0 and 1, as
 	// polynomials in the symbols of the input shapes: the results of shape arithmetic.
 	contents map[*Value][]Dim
-	// before, when set, is called ahead of each node; repair works there.
-	before func(n *Node)
-	free   int // counter behind symbols for extents that nothing is known of
+	free     int // counter behind one node's symbols for extents that nothing is known of
 }
 
 // Infer sets the type and shape of every value from the inputs' shapes. What a file
 // declares for inner values and outputs is not trusted. An operator that the table lacks
 // leaves its outputs unknown; that becomes an error only where a pass needs them.
 func (g *Graph) Infer() error {
-	_, err := g.infer(nil)
+	_, err := g.infer()
 	return err
 }
 
-func (g *Graph) infer(before func(*inference, *Node)) (in *inference, err error) {
+func (g *Graph) infer() (in *inference, err error) {
 	defer recoverBail(&err)
-	in = &inference{g: g, contents: map[*Value][]Dim{}}
-	for i := 0; i < len(g.Nodes); i++ {
-		n := g.Nodes[i]
-		if before != nil {
-			before(in, n)
-			for g.Nodes[i] != n { // repair put nodes in front
-				in.node(g.Nodes[i])
-				i++
-			}
-		}
+	in = newInference(g)
+	for _, n := range g.Nodes {
 		in.node(n)
 	}
 	return in, nil
 }
 
+func newInference(g *Graph) *inference {
+	return &inference{g: g, contents: map[*Value][]Dim{}}
+}
+
 // node infers one node's outputs.
 func (in *inference) node(n *Node) {
+	in.free = 0
 	for _, v := range n.Outputs {
 		if v != nil {
 			v.Shape = nil

@@ -32,136 +32,240 @@ func FindImageTower(g *Graph, output string) (t *ImageTower, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := only.Fold(); err != nil {
+	t = &ImageTower{Graph: only, Output: only.Outputs[0]}
+	if err := t.findPixels(); err != nil {
 		return nil, err
 	}
-	t = &ImageTower{Graph: only, Output: only.Outputs[0]}
-	for _, v := range only.Inputs {
-		if v.Type.IsFloat() && len(v.Shape) == 4 {
-			t.Pixels = v
-		}
-	}
-	if t.Pixels == nil {
-		return nil, unpromptable("no input [batch,channels,height,width] leads to %q", output)
+	if err := fixImageSize(only, t.Pixels); err != nil {
+		return nil, err
 	}
 	if err := t.findInsert(); err != nil {
 		return nil, err
 	}
-	t.Blocks = blockInputs(only, t.Insert)
-	if len(t.Blocks) == 0 {
-		return nil, unpromptable("no transformer block (a softmax with a residual around it) follows %q", t.Insert.Name)
+	return t, t.findTokenAxis()
+}
+
+func (t *ImageTower) findPixels() error {
+	for _, v := range t.Graph.Inputs {
+		if !v.Type.IsFloat() || len(v.Shape) != 4 {
+			continue
+		}
+		if t.Pixels != nil {
+			return unpromptable("two inputs could be the image: %q and %q", t.Pixels.Name, v.Name)
+		}
+		t.Pixels = v
 	}
-	t.TokenAxis, err = tokenAxis(t.Blocks[0], t.Insert)
-	return t, err
+	if t.Pixels == nil {
+		return unpromptable("no input [batch,channels,height,width] leads to %q", t.Output.Name)
+	}
+	return nil
+}
+
+// fixImageSize infers the graph's shapes. Where the file leaves the image's height and
+// width open although a position table allows but one, they are set to it; square images
+// are tried. Where any size will do, they stay open.
+func fixImageSize(g *Graph, pixels *Value) error {
+	if _, fixed := pixels.Shape[1:].Ints(); fixed {
+		return g.Infer()
+	}
+	step := int64(0)
+	for _, n := range g.Nodes {
+		if n.Op == "Conv" && n.Inputs[1].Const != nil && len(n.Inputs[1].Const.Dims) == 4 {
+			pixels.Shape[1] = Known(n.Inputs[1].Const.Dims[1] * n.Int("group", 1))
+			step = max(1, slices.Max(append(n.Ints("strides"), 1)))
+			break
+		}
+	}
+	open := slices.Clone(pixels.Shape)
+	try := func(size int64) bool {
+		pixels.Shape[2], pixels.Shape[3] = Known(size), Known(size)
+		return g.Infer() == nil
+	}
+	const largest = 2048
+	for size := 2 * step; step > 0 && size <= largest; size += step {
+		if try(size) && !try(size+step) {
+			try(size)
+			return nil
+		}
+		if size == 2*step && g.Infer() == nil {
+			break // two sizes in a row: nothing depends on it
+		}
+	}
+	copy(pixels.Shape, open)
+	return g.Infer()
 }
 
 func unpromptable(format string, args ...any) error {
 	return errs.New(errs.Unsupported, "prompts can't enter: "+format, args...)
 }
 
-// findInsert finds the position Add: tokens that depend on the pixels, plus a table that
-// does not, with the same token axis; the last such before tokens are first mixed.
+// findInsert looks at what lies before the first block: tokens are complete at the last
+// Add of a position table or Concat of class tokens there; where neither is found, where they
+// first are a sequence as wide as the block's.
 func (t *ImageTower) findInsert() error {
-	on := dependents(t.Graph, t.Pixels)
-	for _, n := range t.Graph.Nodes {
-		if n.Op == "Softmax" || n.Op == "Attention" {
-			break
-		}
-		if v := n.Outputs[0]; n.Op == "Add" && len(v.Shape) == 3 && isPositionAdd(n, on) {
-			t.Insert = v
+	before := segments(t.Graph, t.Pixels)
+	first := slices.IndexFunc(before, segment.isBlock)
+	if first < 0 {
+		return unpromptable("no transformer block (a softmax with a residual around it) lies between %q and %q", t.Pixels.Name, t.Output.Name)
+	}
+	block := before[first].cut
+	if len(block.Shape) != 3 {
+		return unpromptable("the first block's input %q has shape %s, not [batch,tokens,width]", block.Name, block.Shape)
+	}
+	like := func(v *Value) bool { return len(v.Shape) == 3 && v.Shape[2].Equal(block.Shape[2]) }
+	on := before[first].active
+	for _, s := range before[:first] {
+		for _, n := range s.nodes {
+			if v := n.Outputs[0]; like(v) && (isPositionAdd(n, on) || isTokenJoin(n, on)) {
+				t.Insert = v
+			}
 		}
 	}
 	if t.Insert == nil {
-		return unpromptable("no Add of a position table to the image's tokens was found")
+		i := first
+		for i > 0 && like(before[i-1].cut) {
+			i--
+		}
+		t.Insert = before[i].cut
 	}
-	before := t.joinBefore(t.Insert.Def, on)
-	if after := t.joinAfter(on); after > 0 {
-		before = after
+	if !slices.ContainsFunc(before[:first+1], func(s segment) bool { return s.cut == t.Insert }) {
+		return unpromptable("the tokens %q are not the only way from %q to the blocks", t.Insert.Name, t.Pixels.Name)
 	}
-	t.ClassTokens = before
+	for _, s := range before[first:] {
+		if s.isBlock() {
+			t.Blocks = append(t.Blocks, s.cut)
+		}
+	}
+	return t.measure(on)
+}
+
+// measure reads the sizes off the insertion tensor.
+func (t *ImageTower) measure(on map[*Value]bool) error {
 	tokens, ok1 := t.Insert.Shape[1].Int()
 	width, ok2 := t.Insert.Shape[2].Int()
 	if !ok1 || !ok2 {
 		return unpromptable("the tokens' shape %s at %q depends on the run", t.Insert.Shape, t.Insert.Name)
 	}
-	t.Tokens, t.Width = int(tokens), int(width)
+	t.Tokens, t.Width, t.ClassTokens = int(tokens), int(width), int(leading(t.Insert, on, 0))
 	return nil
 }
 
-// isPositionAdd: one operand depends on the input, the other does not and is as long
-// along the token axis.
+// isPositionAdd: one operand is the image's, the other is not and has an extent along the
+// token axis: a position table and not a bias.
 func isPositionAdd(n *Node, on map[*Value]bool) bool {
+	if n.Op != "Add" {
+		return false
+	}
 	for i := range 2 {
 		x, table := n.Inputs[i], n.Inputs[1-i]
-		k := len(table.Shape)
-		if on[x] && !on[table] && k >= 2 && len(x.Shape) == 3 && table.Shape[k-2].Equal(x.Shape[1]) && !x.Shape[1].Is(1) {
+		extent, ok := fromRight(table, 2)
+		if on[x] && !on[table] && len(x.Shape) == 3 && ok && !extent.Is(1) && n.Outputs[0].Shape[1].Equal(extent) {
 			return true
 		}
 	}
 	return false
 }
 
-// joinBefore counts the class tokens that a Concat upstream of n put in front.
-func (t *ImageTower) joinBefore(n *Node, on map[*Value]bool) int {
-	for n != nil {
-		if n.Op == "Concat" {
-			return leading(n, on)
-		}
-		var next *Node
-		for _, v := range n.Inputs {
-			if on[v] {
-				next = v.Def
-			}
-		}
-		if n.Op == "Conv" || n.Op == "MatMul" {
-			return 0
-		}
-		n = next
-	}
-	return 0
+// isTokenJoin: tokens that are the same for all images are put to the image's.
+func isTokenJoin(n *Node, on map[*Value]bool) bool {
+	same := func(v *Value) bool { return !on[v] }
+	return n.Op == "Concat" && axisOf(n, "axis", 0) == 1 && slices.ContainsFunc(n.Inputs, same)
 }
 
-// leading counts the tokens that don't depend on the input and come before those that do.
-func leading(n *Node, on map[*Value]bool) int {
-	if axisOf(n, "axis", 0) != 1 || len(n.Outputs[0].Shape) != 3 {
+// leading counts the tokens at the front of v that are the same for all images.
+func leading(v *Value, on map[*Value]bool, depth int) int64 {
+	if len(v.Shape) != 3 || depth > 32 {
 		return 0
 	}
-	count := int64(0)
-	for _, v := range n.Inputs {
-		if on[v] {
-			break
-		}
-		size, _ := v.Shape[1].Int()
-		count += size
+	extent, _ := v.Shape[1].Int()
+	if !on[v] {
+		return extent
 	}
-	return int(count)
-}
-
-// joinAfter moves the insertion behind a Concat of class tokens that follows the Add.
-func (t *ImageTower) joinAfter(on map[*Value]bool) int {
-	for _, n := range t.Graph.Nodes {
-		if n.Op == "Concat" && slices.Contains(n.Inputs, t.Insert) {
-			if c := leading(n, on); c > 0 {
-				t.Insert = n.Outputs[0]
-				return c
+	if v.Def == nil {
+		return 0
+	}
+	n := v.Def
+	switch {
+	case n.Op == "Concat" && axisOf(n, "axis", 0) == 1:
+		count := int64(0)
+		for _, x := range n.Inputs {
+			k := leading(x, on, depth+1)
+			count += k
+			if !x.Shape[1].Is(k) {
+				break
 			}
 		}
+		return count
+	case n.Op == "Slice":
+		x := n.Inputs[0]
+		whole, ok := x.Shape[1].Int()
+		if !ok || whole == extent {
+			return min(extent, leading(x, on, depth+1))
+		}
+		if start, ok := sliceStart(n); ok {
+			return max(0, min(extent, leading(x, on, depth+1)-start))
+		}
+	case broadcasts[n.Op] || elementwise[n.Op] || n.Op == "LayerNormalization":
+		count := extent
+		for _, x := range n.Inputs {
+			if on[x] {
+				count = min(count, leading(x, on, depth+1))
+			}
+		}
+		return count
 	}
 	return 0
 }
 
-// tokenAxis reads which axis of a block's input carries the tokens of insert.
-func tokenAxis(block, insert *Value) (int, error) {
-	s := block.Shape
-	if len(s) == 3 {
-		switch {
-		case s[1].Equal(insert.Shape[1]) && s[0].Equal(insert.Shape[0]):
-			return 1, nil
-		case s[0].Equal(insert.Shape[1]) && s[1].Equal(insert.Shape[0]):
-			return 0, nil
-		}
+// sliceStart is the constant start of a Slice along axis 1 alone.
+func sliceStart(n *Node) (int64, bool) {
+	in := newInference(nil)
+	starts, ok1 := in.ints(n.Inputs[1])
+	axes, ok2 := in.ints(n.Input(3))
+	if !ok1 || !ok2 || len(starts) != 1 || len(axes) != 1 || !axes[0].Is(1) && !axes[0].Is(-2) {
+		return 0, false
 	}
-	return 0, unpromptable("the first block's input %q has shape %s, the tokens %s", block.Name, s, insert.Shape)
+	start, ok := starts[0].Int()
+	return start, ok && start >= 0
+}
+
+// findTokenAxis puts one prompt in on trial, which shows whether the graph can take prompts
+// at all, and which axis of the blocks carries the tokens.
+func (t *ImageTower) findTokenAxis() error {
+	_, to, err := t.withShallow(1, false)
+	if err != nil {
+		return err
+	}
+	for i, b := range t.Blocks {
+		s := to[b].Shape
+		if b == t.Insert {
+			s = Shape{s[0], Sym(tokenSymbol), s[2]}
+		}
+		axis := slices.IndexFunc(s, Sym(tokenSymbol).Equal)
+		if len(s) != 3 || axis < 0 || axis > 1 || i > 0 && axis != t.TokenAxis {
+			return unpromptable("input %q of block %d has shape %s, the tokens %s", b.Name, i, b.Shape, t.Insert.Shape)
+		}
+		t.TokenAxis = axis
+	}
+	return nil
+}
+
+// withShallow puts k prompts behind the class tokens of a copy of the graph and repairs what
+// follows. The copy's shapes are left in terms of [tokenSymbol].
+func (t *ImageTower) withShallow(k int64, perRow bool) (*surgery, map[*Value]*Value, error) {
+	g, to := t.Graph.CloneMap()
+	old := map[*Value]Shape{}
+	for v, c := range to {
+		old[c] = v.Shape
+	}
+	s := newSurgery(g, to[t.Insert])
+	prompt := s.prompt(PromptName("visual", 0), k, int64(t.Width), perRow)
+	tokens := s.splice(to[t.Insert], 1, int64(t.ClassTokens), 0, prompt)
+	r := &growth{
+		in: newInference(g), tokens: tokens, axis: 1, at: int64(t.ClassTokens), was: int64(t.Tokens), now: int64(t.Tokens) + k,
+		old: old, merged: map[*Value]map[int][]Dim{},
+	}
+	return s, to, r.run()
 }
 
 // ImagePromptOptions says which prompts [ImageTower.WithPrompts] adds.
@@ -183,40 +287,33 @@ func (t *ImageTower) WithPrompts(o ImagePromptOptions) (*Graph, error) {
 	if o.Tokens < 1 || o.Depth < 1 || o.Depth > len(t.Blocks) {
 		return nil, errs.New(errs.Invalid, "%d visual prompts to depth %d: 1 or more, and depth 1 to %d, are possible", o.Tokens, o.Depth, len(t.Blocks))
 	}
-	g, to := t.Graph.CloneMap()
-	old := map[*Value]Shape{}
-	for v, c := range to {
-		old[c] = v.Shape
-	}
-	insert, c, k := to[t.Insert], int64(t.ClassTokens), int64(o.Tokens)
-	s := newSurgery(g, insert)
-	prompt := s.prompt("visual.0", k, int64(t.Width), o.PerRow)
-	s.splice(insert, 1, c, 0, prompt)
-	if _, err := g.infer(func(in *inference, n *Node) { repair(in, n, old) }); err != nil {
+	c, k := int64(t.ClassTokens), int64(o.Tokens)
+	s, to, err := t.withShallow(k, o.PerRow)
+	if err != nil {
 		return nil, err
 	}
 	for i := 1; i < o.Depth; i++ {
-		p := s.prompt(promptName("visual", i), k, int64(t.Width), o.PerRow)
+		p := s.prompt(PromptName("visual", i), k, int64(t.Width), o.PerRow)
 		if t.TokenAxis == 0 {
 			p = s.op("Transpose", map[string]Attr{"perm": {[]int64{1, 0, 2}}}, p)
 		}
 		s.splice(to[t.Blocks[i]], t.TokenAxis, c, k, p)
 	}
 	if o.FromTokens {
-		if err := s.startAt(insert, "tokens"); err != nil {
+		if err := s.startAt(to[t.Insert], to[t.Pixels], "tokens"); err != nil {
 			return nil, err
 		}
 	}
-	return g, finish(g)
+	return s.g, finish(s.g)
 }
 
 // Upstream is the part of the tower that lies before every prompt: pixels to "tokens" [B,N,D].
 func (t *ImageTower) Upstream() (*Graph, error) {
 	g, to := t.Graph.CloneMap()
-	tokens := &Node{Op: "Identity", Inputs: []*Value{to[t.Insert]}, Attrs: map[string]Attr{}}
-	out := &Value{Name: "tokens", Def: tokens}
-	tokens.Outputs = []*Value{out}
-	g.Nodes = append(g.Nodes, tokens)
+	g.freeName("tokens")
+	s := &surgery{g: g, at: len(g.Nodes)}
+	out := s.op("Cast", map[string]Attr{"to": {int64(Float)}}, to[t.Insert])
+	out.Name, out.Type = "tokens", Float
 	g.Outputs = []*Value{out}
 	g.Prune()
 	g.PruneInputs()
@@ -262,21 +359,33 @@ func (s *surgery) prompt(name string, k, width int64, perRow bool) *Value {
 	if perRow {
 		batch = s.like.Shape[0]
 	}
-	in := &Value{Name: name, Type: s.like.Type, Shape: Shape{batch, Known(k), Known(width)}}
+	s.g.freeName(name)
+	in := &Value{Name: name, Type: Float, Shape: Shape{batch, Known(k), Known(width)}}
 	s.g.Inputs = append(s.g.Inputs, in)
+	s.at = s.g.position(s.like) + 1
+	in = s.cast(in, s.like.Type)
 	if perRow {
 		return in
 	}
-	s.at = s.g.position(s.like) + 1
 	rows := s.op("Shape", map[string]Attr{"start": {int64(0)}, "end": {int64(1)}}, s.like)
 	s.lookups[rows.Def] = true
 	target := s.op("Concat", map[string]Attr{"axis": {int64(0)}}, rows, s.ints(1, 1))
 	return s.op("Expand", nil, in, target)
 }
 
+// cast brings v to an element type: prompts are floats outside, whatever a graph computes in.
+func (s *surgery) cast(v *Value, t DataType) *Value {
+	if v.Type == t {
+		return v
+	}
+	out := s.op("Cast", map[string]Attr{"to": {int64(t)}}, v)
+	out.Type = t
+	return out
+}
+
 // splice puts p into x along the axis, at position at and over the next skip slots, and
-// makes all that read x read the result.
-func (s *surgery) splice(x *Value, axis int, at, skip int64, p *Value) {
+// makes all that read x read the result, which it returns.
+func (s *surgery) splice(x *Value, axis int, at, skip int64, p *Value) *Value {
 	s.at = max(s.g.position(x), s.g.position(p)) + 1
 	var parts []*Value
 	cut := func(start, end int64) *Value {
@@ -295,6 +404,7 @@ func (s *surgery) splice(x *Value, axis int, at, skip int64, p *Value) {
 	out := s.op("Concat", map[string]Attr{"axis": {int64(axis)}}, parts...)
 	out.Type = x.Type
 	s.reroute(x, out, from)
+	return out
 }
 
 // reroute makes every reader of x outside the spliced nodes and the prompt's own batch
@@ -309,5 +419,14 @@ func (s *surgery) reroute(x, out *Value, from int) {
 	replaceIn(s.g.Outputs, x, out)
 }
 
-// promptName is the name of a layer's prompt input.
-func promptName(kind string, layer int) string { return kind + "." + strconv.Itoa(layer) }
+// PromptName is the name of a layer's prompt input.
+func PromptName(kind string, layer int) string { return kind + "." + strconv.Itoa(layer) }
+
+// Downstream is the tower from the tokens on, without prompts: "tokens" [B,N,D] to the output.
+func (t *ImageTower) Downstream() (*Graph, error) {
+	g, to := t.Graph.CloneMap()
+	if err := newSurgery(g, to[t.Insert]).startAt(to[t.Insert], to[t.Pixels], "tokens"); err != nil {
+		return nil, err
+	}
+	return g, finish(g)
+}

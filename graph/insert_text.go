@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/foretoken/foretoken/internal/errs"
 )
@@ -40,11 +41,46 @@ func FindTextTower(g *Graph, output string) (t *TextTower, err error) {
 	if len(t.Blocks) == 0 {
 		return nil, unpromptable("no transformer block follows the token embeddings %q", t.Embedding.Name)
 	}
-	if t.TokenAxis, err = tokenAxis(t.Blocks[0], t.Embedding); err != nil {
+	if err := t.findTokenAxis(); err != nil {
 		return nil, err
 	}
 	t.Window = t.findWindow()
 	return t, nil
+}
+
+// findTokenAxis reads which axis of the blocks' inputs carries the tokens off their shapes.
+// Where batch and sequence are of one fixed size, every Transpose of the first two axes on
+// the way swaps them.
+func (t *TextTower) findTokenAxis() error {
+	e, b := t.Embedding.Shape, t.Blocks[0].Shape
+	if len(b) != 3 || !b[2].Equal(e[2]) {
+		return unpromptable("the first block's input %q has shape %s, the tokens %s", t.Blocks[0].Name, b, e)
+	}
+	switch same := b[0].Equal(e[0]) && b[1].Equal(e[1]); {
+	case same && !e[0].Equal(e[1]), e[0].Equal(e[1]) && !t.transposed():
+		t.TokenAxis = 1
+	case b[0].Equal(e[1]) && b[1].Equal(e[0]):
+		t.TokenAxis = 0
+	default:
+		return unpromptable("the first block's input %q has shape %s, the tokens %s", t.Blocks[0].Name, b, e)
+	}
+	return nil
+}
+
+// transposed says whether batch and sequence change places between embedding and blocks.
+func (t *TextTower) transposed() bool {
+	swapped := false
+	for _, s := range segments(t.Graph, t.Embedding) {
+		if s.cut == t.Blocks[0] {
+			break
+		}
+		for _, n := range s.nodes {
+			if n.Op == "Transpose" && slices.Equal(permutation(n, len(n.Inputs[0].Shape)), []int64{1, 0, 2}) {
+				swapped = !swapped
+			}
+		}
+	}
+	return swapped
 }
 
 // findTable finds the Gather of a 2-D float table by the elements of an integer input; the
@@ -152,7 +188,7 @@ func (t *TextTower) WithContext(o ContextOptions) (*Graph, error) {
 	s := newSurgery(g, embedding)
 	s.splice(embedding, 1, start, m, s.prompt("context.0", m, int64(t.Width), o.PerRow))
 	for i := 1; i < o.Depth; i++ {
-		p := s.prompt(promptName("context", i), m, int64(t.Width), o.PerRow)
+		p := s.prompt(PromptName("context", i), m, int64(t.Width), o.PerRow)
 		if t.TokenAxis == 0 {
 			p = s.op("Transpose", map[string]Attr{"perm": {[]int64{1, 0, 2}}}, p)
 		}
