@@ -16,8 +16,10 @@ const (
 	maxOpset       = 28
 )
 
-// canonicalize rewrites operators of older opsets in the forms of opset 18.
-func canonicalize(g *Graph) error {
+// canonicalize rewrites operators of older opsets in the forms of opset 18, and those that
+// stand for several others as these.
+func canonicalize(g *Graph) (err error) {
+	defer recoverBail(&err)
 	from, ok := g.Opset[""]
 	if !ok {
 		from = canonicalOpset
@@ -35,12 +37,15 @@ func canonicalize(g *Graph) error {
 			}
 		}
 	}
+	g.Opset[""] = max(from, canonicalOpset)
+	if err := decompose(g); err != nil {
+		return err
+	}
 	used := map[string]bool{"": true}
 	for _, n := range g.Nodes {
 		used[n.Domain] = true
 	}
 	maps.DeleteFunc(g.Opset, func(domain string, _ int64) bool { return !used[domain] })
-	g.Opset[""] = max(from, canonicalOpset)
 	return nil
 }
 

@@ -57,7 +57,7 @@ func (b *backward) placeAt(n *Node, dy *Value, axis int, at int64) *Value {
 		dy = b.Op("Unsqueeze", nil, dy, b.Ints(int64(axis)))
 	}
 	start := bound(Known(at), x.Shape[axis])
-	return b.padAxis(n, dy, window{axis: axis, start: start, end: start.Add(Known(1))}, x.Shape[axis])
+	return b.padAxis(n, dy, window{axis: axis, start: start, end: start.Add(Known(1))})
 }
 
 // gatherAlong brings the axis to the front, scatters there, and brings it back.

@@ -441,23 +441,52 @@ func gradSlice(b *backward, n *Node) *Value {
 		if w.step != 1 {
 			fail(n, "its step is %d", w.step)
 		}
-		dy = b.padAxis(n, dy, w, n.Inputs[0].Shape[w.axis])
+		dy = b.padAxis(n, dy, w)
 	}
 	return dy
 }
 
-func (b *backward) padAxis(n *Node, dy *Value, w window, extent Dim) *Value {
+// padAxis puts dy, the window of x along an axis, back between zeros. Where only one of the
+// two gaps is known, the other is worked out when the graph runs.
+func (b *backward) padAxis(n *Node, dy *Value, w window) *Value {
+	x := n.Inputs[0]
+	extent := x.Shape[w.axis]
 	before, ok1 := w.start.Int()
 	after, ok2 := extent.Sub(w.end).Int()
-	if !ok1 || !ok2 {
+	rank := len(dy.Shape)
+	var pads *Value
+	switch {
+	case ok1 && ok2 && before == 0 && after == 0:
+		return dy
+	case ok1 && ok2:
+		at := make([]int64, 2*rank)
+		at[w.axis], at[rank+w.axis] = before, after
+		pads = b.Ints(at...)
+	case ok1:
+		lead := b.Ints(before)
+		pads = b.padsAlong(w.axis, rank, lead, b.Sub(b.gap(x, dy, w.axis), lead))
+	case ok2:
+		tail := b.Ints(after)
+		pads = b.padsAlong(w.axis, rank, b.Sub(b.gap(x, dy, w.axis), tail), tail)
+	default:
 		fail(n, "its bounds %s:%s depend on the run", w.start, w.end)
 	}
-	if before == 0 && after == 0 {
-		return dy
-	}
-	pads := make([]int64, 2*len(dy.Shape))
-	pads[w.axis], pads[len(dy.Shape)+w.axis] = before, after
-	return b.Op("Pad", nil, dy, b.Ints(pads...), b.Scalar(0, dy))
+	out := b.Op("Pad", nil, dy, pads, b.Scalar(0, dy))
+	out.Shape = slices.Clone(dy.Shape)
+	out.Shape[w.axis] = extent
+	return out
+}
+
+// padsAlong makes Pad's amounts: lead and tail, each [1], along one axis, none elsewhere.
+func (b *Builder) padsAlong(axis, rank int, lead, tail *Value) *Value {
+	front, back := b.Ints(make([]int64, axis)...), b.Ints(make([]int64, rank-axis-1)...)
+	return b.Op("Concat", Attrs{"axis": int64(0)}, front, lead, back, front, tail, back)
+}
+
+// gap is how much longer x is than dy along the axis, found when the graph runs: [1].
+func (b *Builder) gap(x, dy *Value, axis int) *Value {
+	along := Attrs{"start": int64(axis), "end": int64(axis + 1)}
+	return b.Sub(b.Op("Shape", along, x), b.Op("Shape", along, dy))
 }
 
 func padShape(c *ctx) {

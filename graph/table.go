@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"runtime"
 
 	"github.com/foretoken/foretoken/internal/errs"
 )
@@ -54,12 +55,15 @@ func fail(n *Node, format string, args ...any) {
 	panic(bail{errs.New(errs.Unsupported, "node %q (%s): %w", n.Name, key(n), fmt.Errorf(format, args...))})
 }
 
-// recoverBail turns a bail into err; other panics go on.
+// recoverBail turns a bail into err, and an index out of range as well: a file may hold a
+// node with fewer operands than its operator has. Other panics go on.
 func recoverBail(err *error) {
 	switch p := recover().(type) {
 	case nil:
 	case bail:
 		*err = p.err
+	case runtime.Error:
+		*err = errs.New(errs.Invalid, "the graph is malformed: %w", p)
 	default:
 		panic(p)
 	}
