@@ -218,7 +218,9 @@ func gradConcat(b *backward, n *Node) {
 				}
 				end = math.MaxInt64
 			}
-			b.give(n, i, b.slice(b.dy(n), axis, start, end))
+			part := b.slice(b.dy(n), axis, start, end)
+			part.Shape = v.Shape // a Concat repeats nothing
+			b.accumulate(v, part)
 		}
 		if !ok && i != len(n.Inputs)-1 {
 			rest := n.Inputs[i+1:]

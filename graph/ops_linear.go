@@ -194,19 +194,26 @@ func gradConv(b *backward, n *Node) {
 		return
 	}
 	v := readConv(n)
-	extra := make([]int64, len(v.kernel))
+	extra, overhang := make([]int64, len(v.kernel)), false
 	for i, k := range v.kernel {
 		span := v.dilates[i]*(k-1) + 1
 		padded, ok := n.Inputs[0].Shape[2+i].Add(Known(v.pads[i] + v.pads[len(v.kernel)+i])).Int()
-		if !ok && v.strides[i] > 1 {
-			fail(n, "stride %d over an axis whose extent depends on the run", v.strides[i])
-		}
-		extra[i] = (padded - span) % v.strides[i]
-		if !ok {
-			extra[i] = 0
+		if ok {
+			extra[i] = (padded - span) % v.strides[i]
+		} else {
+			// The run decides how many rows were left over; none has more than this.
+			extra[i] = v.strides[i] - 1
+			overhang = overhang || extra[i] > 0
 		}
 	}
-	b.give(n, 0, b.Op("ConvTranspose", Attrs{
+	dx := b.Op("ConvTranspose", Attrs{
 		"strides": v.strides, "dilations": v.dilates, "pads": v.pads, "group": v.group, "kernel_shape": v.kernel, "output_padding": extra,
-	}, dy, n.Inputs[1]))
+	}, dy, n.Inputs[1])
+	if overhang {
+		axes := firstN(len(v.kernel) + 2)[2:]
+		ends := b.Op("Shape", Attrs{"start": int64(2)}, n.Inputs[0])
+		dx = b.Op("Slice", nil, dx, b.Ints(make([]int64, len(axes))...), ends, b.Ints(axes...))
+	}
+	dx.Shape = n.Inputs[0].Shape
+	b.give(n, 0, dx)
 }

@@ -202,8 +202,13 @@ func (c *ctx) zip(op func(a, b Dim) Dim) ([]Dim, bool) {
 func castShape(c *ctx) {
 	to := DataType(c.n.Int("to", 0))
 	c.out(0, to, c.shape(0))
-	if ds, ok := c.ints(0); ok && (to == Int64 || to == Int32) {
+	if to != Int64 && to != Int32 {
+		return
+	}
+	if ds, ok := c.ints(0); ok {
 		c.holds(ds)
+	} else if c.n.Inputs[0].Type.IsFloat() {
+		c.toInteger()
 	}
 }
 

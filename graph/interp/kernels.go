@@ -79,8 +79,9 @@ func init() {
 		"Transpose": transpose, "Concat": concat, "Split": split, "Slice": slice, "Pad": pad,
 		"Expand": func(c *call) []Array { return one(c.in[0].expand(broadcast(c.in[0].Dims, c.ints(1, nil)))) },
 		"Tile":   tile, "Shape": shape, "ConstantOfShape": constantOfShape, "Range": arange,
-		"Size":  func(c *call) []Array { return one(Array{graph.Int64, []int{}, []float64{float64(len(c.in[0].Data))}}) },
-		"Trilu": trilu, "Gather": gather, "GatherND": gatherND, "GatherElements": gatherElements,
+		"Size":   func(c *call) []Array { return one(Array{graph.Int64, []int{}, []float64{float64(len(c.in[0].Data))}}) },
+		"Resize": resize,
+		"Trilu":  trilu, "Gather": gather, "GatherND": gatherND, "GatherElements": gatherElements,
 		"ScatterND": scatterND, "ScatterElements": scatterElements, "ArgMax": argMax, "CumSum": cumSum,
 	}
 }

@@ -1,0 +1,122 @@
+package interp
+
+import "math"
+
+// resize evaluates Resize one axis after the other: each output element is a weighted sum of
+// a few input elements along the axis. Without antialiasing, all modes are such products.
+func resize(c *call) []Array {
+	if c.n.Int("antialias", 0) != 0 || c.n.Int("exclude_outside", 0) != 0 {
+		panic("antialiased resizing is not interpreted")
+	}
+	a := c.in[0]
+	axes := c.attrInts("axes")
+	if axes == nil {
+		for i := range a.Dims {
+			axes = append(axes, i)
+		}
+	}
+	sizes := c.ints(3, nil)
+	for i, axis := range axes {
+		if axis < 0 {
+			axis += len(a.Dims)
+		}
+		in := a.Dims[axis]
+		var out int
+		var scale float64
+		if len(sizes) > 0 {
+			out = sizes[i]
+			scale = float64(out) / float64(in)
+		} else {
+			scale = c.in[2].Data[i]
+			out = int(math.Floor(float64(in) * scale))
+		}
+		if out != in || scale != 1 {
+			a = a.resample(axis, c.taps(in, out, scale))
+		}
+	}
+	return []Array{a}
+}
+
+// tap is one input element's share in an output element.
+type tap struct {
+	from   int
+	weight float64
+}
+
+// taps lists the shares for each output position along an axis.
+func (c *call) taps(in, out int, scale float64) [][]tap {
+	list := make([][]tap, out)
+	for i := range list {
+		x := c.coordinate(float64(i), in, out, scale)
+		for _, t := range c.around(x) {
+			t.from = max(0, min(in-1, t.from))
+			list[i] = append(list[i], t)
+		}
+	}
+	return list
+}
+
+// coordinate is where output position i lies on the input axis.
+func (c *call) coordinate(i float64, in, out int, scale float64) float64 {
+	switch mode := c.n.Str("coordinate_transformation_mode", "half_pixel"); mode {
+	case "asymmetric":
+		return i / scale
+	case "align_corners":
+		if out == 1 {
+			return 0
+		}
+		return i * float64(in-1) / float64(out-1)
+	case "pytorch_half_pixel":
+		if out == 1 {
+			return 0
+		}
+		return (i+0.5)/scale - 0.5
+	case "half_pixel":
+		return (i+0.5)/scale - 0.5
+	default:
+		panic("coordinate mode " + mode + " is not interpreted")
+	}
+}
+
+// around lists the elements next to x with their weights.
+func (c *call) around(x float64) []tap {
+	low := math.Floor(x)
+	i, t := int(low), x-low
+	switch c.n.Str("mode", "nearest") {
+	case "linear":
+		return []tap{{i, 1 - t}, {i + 1, t}}
+	case "cubic":
+		a := float64(c.n.Float("cubic_coeff_a", -0.75))
+		near := func(t float64) float64 { return ((a+2)*t-(a+3))*t*t + 1 }
+		far := func(t float64) float64 { return ((a*t-5*a)*t+8*a)*t - 4*a }
+		return []tap{{i - 1, far(1 + t)}, {i, near(t)}, {i + 1, near(1 - t)}, {i + 2, far(2 - t)}}
+	}
+	switch c.n.Str("nearest_mode", "round_prefer_floor") {
+	case "floor":
+		return []tap{{i, 1}}
+	case "ceil":
+		return []tap{{int(math.Ceil(x)), 1}}
+	case "round_prefer_ceil":
+		return []tap{{int(math.Floor(x + 0.5)), 1}}
+	}
+	return []tap{{int(math.Ceil(x - 0.5)), 1}}
+}
+
+// resample sums up the taps along an axis.
+func (a Array) resample(axis int, taps [][]tap) Array {
+	dims := append([]int{}, a.Dims...)
+	dims[axis] = len(taps)
+	out := zeros(a.Type, dims...)
+	inner := 1
+	for _, d := range a.Dims[axis+1:] {
+		inner *= d
+	}
+	for i := range out.Data {
+		row := i / inner
+		start := row / len(taps) * a.Dims[axis]
+		for _, t := range taps[row%len(taps)] {
+			out.Data[i] += t.weight * a.Data[(start+t.from)*inner+i%inner]
+		}
+	}
+	return out
+}

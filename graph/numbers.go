@@ -1,0 +1,70 @@
+package graph
+
+import "math"
+
+// number evaluates a one-element float that follows from constants and known extents alone,
+// as sizes do that an exporter computes in floats: the side of a square table by Pow(N, 0.5),
+// a scale by Div.
+func (in *inference) number(v *Value, depth int) (float64, bool) {
+	if v == nil || depth > 16 {
+		return 0, false
+	}
+	if !v.Type.IsFloat() {
+		ds, ok := in.ints(v)
+		if !ok || len(ds) != 1 {
+			return 0, false
+		}
+		n, ok := ds[0].Int()
+		return float64(n), ok
+	}
+	if v.Const != nil {
+		if v.Const.Len() != 1 {
+			return 0, false
+		}
+		f, err := Float32s(v.Const)
+		return float64(firstOr(f)), err == nil
+	}
+	if v.Def == nil || v.Def.Domain != "" {
+		return 0, false
+	}
+	x, ok := in.number(v.Def.Input(0), depth+1)
+	if !ok {
+		return 0, false
+	}
+	if f := oneOperand[v.Def.Op]; f != nil {
+		return f(x), true
+	}
+	y, ok := in.number(v.Def.Input(1), depth+1)
+	f := twoOperands[v.Def.Op]
+	if !ok || f == nil {
+		return 0, false
+	}
+	return f(x, y), true
+}
+
+var oneOperand = map[string]func(float64) float64{
+	"Cast": same, "Identity": same, "Squeeze": same, "Unsqueeze": same, "Reshape": same,
+	"Sqrt": math.Sqrt, "Floor": math.Floor, "Ceil": math.Ceil, "Round": math.RoundToEven, "Exp": math.Exp, "Log": math.Log,
+	"Neg": func(x float64) float64 { return -x }, "Reciprocal": func(x float64) float64 { return 1 / x },
+}
+
+var twoOperands = map[string]func(x, y float64) float64{
+	"Add": func(x, y float64) float64 { return x + y }, "Sub": func(x, y float64) float64 { return x - y },
+	"Mul": func(x, y float64) float64 { return x * y }, "Div": func(x, y float64) float64 { return x / y },
+	"Pow": math.Pow, "Min": math.Min, "Max": math.Max,
+}
+
+func same(x float64) float64 { return x }
+
+// toInteger follows a Cast of such a float to an integer, which cuts off its fraction.
+// Sizes are far below 2^31; a value close below a whole number is one that floats missed.
+func (c *ctx) toInteger() {
+	x, ok := c.in.number(c.n.Inputs[0], 0)
+	if !ok || math.Abs(x) > 1<<31 || len(c.n.Outputs[0].Shape) > 1 {
+		return
+	}
+	if near := math.Round(x); math.Abs(x-near) < 1e-6*math.Abs(x) {
+		x = near
+	}
+	c.holds([]Dim{Known(int64(x))})
+}
