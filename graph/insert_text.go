@@ -83,34 +83,46 @@ func (t *TextTower) transposed() bool {
 	return swapped
 }
 
-// findTable finds the Gather of a 2-D float table by the elements of an integer input; the
-// position table's index depends on no more than that input's shape.
+// findTable finds the Gather of a 2-D float table by the ids themselves: positions are looked
+// up by other integers, though these may follow from the ids. Where further inputs are looked
+// up, such as segment ids, the token table is the longest.
 func (t *TextTower) findTable() error {
-	for _, in := range t.Graph.Inputs {
-		if in.Type.IsFloat() || len(in.Shape) != 2 {
+	rows, looked := 0, map[*Value]bool{}
+	for _, n := range t.Graph.Nodes {
+		if n.Op != "Gather" || !isTable(n.Inputs[0]) || len(n.Outputs[0].Shape) != 3 {
 			continue
 		}
-		on := dependents(t.Graph, in)
-		for _, n := range t.Graph.Nodes {
-			if n.Op != "Gather" || !on[n.Inputs[1]] || !isTable(n.Inputs[0]) || len(n.Outputs[0].Shape) != 3 {
-				continue
-			}
-			width, ok := n.Outputs[0].Shape[2].Int()
-			if t.Embedding != nil || !ok {
-				return unpromptable("two token tables: %q and %q", t.Embedding.Name, n.Outputs[0].Name)
-			}
-			t.IDs, t.Table, t.Embedding, t.Width = in, n.Inputs[0], n.Outputs[0], int(width)
+		ids := t.spelled(n.Inputs[1])
+		looked[ids] = true
+		table := n.Inputs[0].Shape
+		k, ok1 := table[0].Int()
+		width, ok2 := table[1].Int()
+		if ids != nil && ok1 && ok2 && int(k) > rows {
+			rows = int(k)
+			t.IDs, t.Table, t.Embedding, t.Width = ids, n.Inputs[0], n.Outputs[0], int(width)
 		}
 	}
 	if t.Embedding == nil {
 		return unpromptable("no look-up of token ids [batch,sequence] in a table was found")
 	}
 	for _, in := range t.Graph.Inputs {
-		if in != t.IDs && len(in.Shape) == 2 {
+		if len(in.Shape) == 2 && !looked[in] {
 			t.Mask = in
 		}
 	}
 	return nil
+}
+
+// spelled returns the integer input [batch,sequence] whose elements v holds, only
+// rearranged; nil when there is none.
+func (t *TextTower) spelled(v *Value) *Value {
+	for v.Def != nil && slices.Contains([]string{"Cast", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten", "Clip"}, v.Def.Op) {
+		v = v.Def.Inputs[0]
+	}
+	if v.Def != nil || v.IsConst() || v.Type.IsFloat() || len(v.Shape) != 2 {
+		return nil
+	}
+	return v
 }
 
 // isTable says whether v is a constant of two axes, perhaps cast to another type.
@@ -121,26 +133,26 @@ func isTable(v *Value) bool {
 	return v.Const != nil && v.Type.IsFloat() && len(v.Const.Dims) == 2
 }
 
-// findWindow reads the position table's length: of the Adds that the embeddings meet before
-// the first block, the one whose other operand comes from a table as wide.
+// findWindow reads the position table's length: of the tables that are added to the
+// embeddings before the first block, the longest.
 func (t *TextTower) findWindow() int {
 	if s, ok := t.IDs.Shape[1].Int(); ok {
 		return int(s)
 	}
-	on := dependents(t.Graph, t.Embedding)
-	for _, n := range t.Graph.Nodes {
-		if n.Op != "Add" || !on[n.Outputs[0]] {
-			continue
+	window := 0
+	for _, s := range segments(t.Graph, t.Embedding) {
+		if s.cut == t.Blocks[0] {
+			break
 		}
-		for i := range 2 {
-			if on[n.Inputs[1-i]] && !on[n.Inputs[i]] {
-				if rows := tableRows(n.Inputs[i], t.Width, 0); rows > 1 {
-					return rows
+		for _, n := range s.nodes {
+			for i := range n.Inputs {
+				if n.Op == "Add" && s.active[n.Inputs[1-i]] && !s.active[n.Inputs[i]] {
+					window = max(window, tableRows(n.Inputs[i], t.Width, 0))
 				}
 			}
 		}
 	}
-	return 0
+	return window
 }
 
 // tableRows looks upstream of v for a constant [rows,width] or [1,rows,width].
