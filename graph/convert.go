@@ -27,15 +27,8 @@ func canonicalize(g *Graph) (err error) {
 	if from < minOpset || from > maxOpset {
 		return errs.New(errs.Unsupported, "opset %d; %d to %d are read", from, minOpset, maxOpset)
 	}
-	for _, n := range slices.Clone(g.Nodes) {
-		if n.Domain != "" {
-			continue
-		}
-		if c := conversions[n.Op]; c != nil {
-			if err := c(g, n, from); err != nil {
-				return fmt.Errorf("node %q (%s of opset %d): %w", n.Name, n.Op, from, err)
-			}
-		}
+	if err := convert(g, from); err != nil {
+		return err
 	}
 	g.Opset[""] = max(from, canonicalOpset)
 	if err := decompose(g); err != nil {
@@ -49,28 +42,56 @@ func canonicalize(g *Graph) (err error) {
 	return nil
 }
 
+// convert brings the graph's nodes, and those of the graphs within them, up to opset 18.
+func convert(g *Graph, from int64) error {
+	for _, n := range slices.Clone(g.Nodes) {
+		for _, a := range n.Attrs {
+			if sub, ok := a.Value.(*Graph); ok {
+				sub.fresh = g.fresh // one count for all, as inner names must not hide outer ones
+				if err := convert(sub, from); err != nil {
+					return err
+				}
+				g.fresh = sub.fresh
+			}
+		}
+		c := conversions[n.Op]
+		if n.Domain != "" || c == nil {
+			continue
+		}
+		if err := c(g, n, from); err != nil {
+			return fmt.Errorf("node %q (%s of opset %d): %w", n.Name, n.Op, from, err)
+		}
+	}
+	return nil
+}
+
 // conversions bring a node of an older opset up to opset 18.
 var conversions = map[string]func(g *Graph, n *Node, from int64) error{
-	"Squeeze":         attrsToInputs(13, "axes"),
-	"Unsqueeze":       attrsToInputs(13, "axes"),
-	"ReduceSum":       attrsToInputs(13, "axes"),
-	"ReduceMean":      attrsToInputs(18, "axes"),
-	"ReduceMax":       attrsToInputs(18, "axes"),
-	"ReduceMin":       attrsToInputs(18, "axes"),
-	"ReduceProd":      attrsToInputs(18, "axes"),
-	"ReduceL1":        attrsToInputs(18, "axes"),
-	"ReduceL2":        attrsToInputs(18, "axes"),
-	"ReduceSumSquare": attrsToInputs(18, "axes"),
-	"ReduceLogSum":    attrsToInputs(18, "axes"),
-	"ReduceLogSumExp": attrsToInputs(18, "axes"),
-	"Slice":           attrsToInputs(10, "starts", "ends", "axes"),
-	"TopK":            attrsToInputs(10, "k"),
-	"Pad":             padToInputs,
-	"Clip":            clipToInputs,
-	"Split":           splitToInputs,
-	"Softmax":         flattenedSoftmax,
-	"LogSoftmax":      flattenedSoftmax,
-	"Dropout":         dropToIdentity,
+	"Squeeze":            attrsToInputs(13, "axes"),
+	"Unsqueeze":          attrsToInputs(13, "axes"),
+	"ReduceSum":          attrsToInputs(13, "axes"),
+	"ReduceMean":         attrsToInputs(18, "axes"),
+	"ReduceMax":          attrsToInputs(18, "axes"),
+	"ReduceMin":          attrsToInputs(18, "axes"),
+	"ReduceProd":         attrsToInputs(18, "axes"),
+	"ReduceL1":           attrsToInputs(18, "axes"),
+	"ReduceL2":           attrsToInputs(18, "axes"),
+	"ReduceSumSquare":    attrsToInputs(18, "axes"),
+	"ReduceLogSum":       attrsToInputs(18, "axes"),
+	"ReduceLogSumExp":    attrsToInputs(18, "axes"),
+	"Slice":              attrsToInputs(10, "starts", "ends", "axes"),
+	"TopK":               attrsToInputs(10, "k"),
+	"Hardmax":            flattenedSoftmax,
+	"Pad":                padToInputs,
+	"Clip":               clipToInputs,
+	"Split":              splitToInputs,
+	"Softmax":            flattenedSoftmax,
+	"LogSoftmax":         flattenedSoftmax,
+	"Dropout":            dropToIdentity,
+	"Upsample":           upsampleToResize,
+	"Resize":             scalesToResize,
+	"Scatter":            scatterToElements,
+	"BatchNormalization": dropStatistics,
 }
 
 // attrsToInputs turns integer attributes into inputs, as opset before made them.
@@ -168,6 +189,41 @@ func flattenedSoftmax(g *Graph, n *Node, from int64) error {
 // dropToIdentity: in inference Dropout passes its input on; its mask is not wanted.
 func dropToIdentity(_ *Graph, n *Node, _ int64) error {
 	n.Op, n.Inputs, n.Outputs, n.Attrs = "Identity", n.Inputs[:1], n.Outputs[:1], map[string]Attr{}
+	return nil
+}
+
+// upsampleToResize: Upsample was Resize with its first coordinate rule.
+func upsampleToResize(g *Graph, n *Node, from int64) error {
+	n.Op = "Resize"
+	return scalesToResize(g, n, min(from, 10))
+}
+
+// scalesToResize: opset 10's inputs were the tensor and its scales.
+func scalesToResize(_ *Graph, n *Node, from int64) error {
+	if from >= 11 {
+		return nil
+	}
+	if len(n.Inputs) != 2 {
+		return fmt.Errorf("%d inputs, not a tensor and its scales", len(n.Inputs))
+	}
+	n.Inputs = []*Value{n.Inputs[0], nil, n.Inputs[1]}
+	n.Attrs["coordinate_transformation_mode"] = Attr{"asymmetric"}
+	n.Attrs["nearest_mode"] = Attr{"floor"}
+	return nil
+}
+
+// scatterToElements: opset 11 gave Scatter its present name.
+func scatterToElements(_ *Graph, n *Node, _ int64) error {
+	n.Op = "ScatterElements"
+	return nil
+}
+
+// dropStatistics: before opset 14 the running statistics were optional outputs.
+func dropStatistics(_ *Graph, n *Node, from int64) error {
+	if from < 14 {
+		n.Outputs = n.Outputs[:1]
+		delete(n.Attrs, "spatial")
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"strings"
 )
@@ -52,8 +53,15 @@ func (d Dim) Add(e Dim) Dim { return collect(append(slices.Clone(d.terms), e.ter
 // Sub returns d - e.
 func (d Dim) Sub(e Dim) Dim { return d.Add(e.Mul(Known(-1))) }
 
+// maxTerms bounds a polynomial. Shapes have a handful of terms; a file made to blow them up gets
+// a symbol for the product instead.
+const maxTerms = 64
+
 // Mul returns d * e.
 func (d Dim) Mul(e Dim) Dim {
+	if len(d.terms)*len(e.terms) > maxTerms || d.degree()+e.degree() > maxTerms {
+		return opaque("(" + d.String() + ")*(" + e.String() + ")")
+	}
 	var out []term
 	for _, a := range d.terms {
 		for _, b := range e.terms {
@@ -80,7 +88,24 @@ func (d Dim) Div(e Dim) Dim {
 		}
 		return Known(q)
 	}
-	return Sym("(" + d.String() + ")/(" + e.String() + ")")
+	return opaque("(" + d.String() + ")/(" + e.String() + ")")
+}
+
+// opaque is a symbol named after the term it stands for; a very long name is cut to its hash.
+func opaque(name string) Dim {
+	if len(name) > 256 {
+		h := fnv.New128a()
+		h.Write([]byte(name))
+		name = fmt.Sprintf("(%x)", h.Sum(nil))
+	}
+	return Sym(name)
+}
+
+func (d Dim) degree() int {
+	if len(d.terms) == 0 {
+		return 0
+	}
+	return len(d.leading().syms)
 }
 
 // exact divides where nothing is left over.

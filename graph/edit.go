@@ -17,6 +17,11 @@ func (g *Graph) Clone() *Graph {
 // CloneMap is [Graph.Clone] and says which value of the copy stands for which of g.
 func (g *Graph) CloneMap() (*Graph, map[*Value]*Value) {
 	to := map[*Value]*Value{}
+	return g.cloneInto(to), to
+}
+
+// cloneInto copies the graph; values that to knows already are an enclosing graph's.
+func (g *Graph) cloneInto(to map[*Value]*Value) *Graph {
 	c := *g
 	c.Opset, c.Metadata = maps.Clone(g.Opset), maps.Clone(g.Metadata)
 	c.Inputs = cloneValues(g.Inputs, to)
@@ -24,6 +29,11 @@ func (g *Graph) CloneMap() (*Graph, map[*Value]*Value) {
 	for i, n := range g.Nodes {
 		m := *n
 		m.Inputs, m.Outputs, m.Attrs = cloneValues(n.Inputs, to), cloneValues(n.Outputs, to), maps.Clone(n.Attrs)
+		for name, a := range m.Attrs {
+			if sub, ok := a.Value.(*Graph); ok {
+				m.Attrs[name] = Attr{sub.cloneInto(to)}
+			}
+		}
 		for _, v := range m.Outputs {
 			if v != nil {
 				v.Def = &m
@@ -32,7 +42,7 @@ func (g *Graph) CloneMap() (*Graph, map[*Value]*Value) {
 		c.Nodes[i] = &m
 	}
 	c.Outputs = cloneValues(g.Outputs, to)
-	return &c, to
+	return &c
 }
 
 func cloneValues(vs []*Value, to map[*Value]*Value) []*Value {

@@ -1,7 +1,6 @@
 package graph
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/foretoken/foretoken/internal/errs"
@@ -215,17 +214,17 @@ func (t *TextTower) Embeddings(ids []int64) ([]float32, error) {
 	for table.Const == nil {
 		table = table.Def.Inputs[0]
 	}
-	all, err := Float32s(table.Const)
-	if err != nil {
-		return nil, err
-	}
-	rows := int64(len(all) / t.Width)
+	rows := table.Const.Dims[0]
 	out := make([]float32, 0, len(ids)*t.Width)
 	for _, id := range ids {
 		if id < 0 || id >= rows {
-			return nil, fmt.Errorf("token id %d: the table has %d rows", id, rows)
+			return nil, errs.New(errs.Invalid, "token id %d: the table has %d rows", id, rows)
 		}
-		out = append(out, all[id*int64(t.Width):(id+1)*int64(t.Width)]...)
+		row, err := Float32s(table.Const.row(id))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, row...)
 	}
 	return out, nil
 }

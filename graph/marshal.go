@@ -58,8 +58,7 @@ func (w *writer) graph(g *Graph) []byte {
 		}
 	}
 	for _, n := range g.Nodes {
-		constant(n.Inputs)
-		constant(n.captured())
+		constant(n.Inputs) // those that inner graphs read are written inside them
 		out = appendBytes(out, 1, w.node(n))
 	}
 	constant(g.Outputs)
@@ -164,16 +163,17 @@ func (w *writer) location(t *Tensor) (string, bool) {
 	return filepath.ToSlash(rel), err == nil && filepath.IsLocal(rel)
 }
 
-// info writes a ValueInfoProto. Output shapes are left to the runtime.
-func info(v *Value, withShape bool) []byte {
+// info writes a ValueInfoProto. Of an output's shape it states the rank; the extents are
+// left to the runtime.
+func info(v *Value, extents bool) []byte {
 	tensor := appendVarint(nil, 1, uint64(v.Type))
-	if withShape && v.Shape != nil {
+	if v.Shape != nil {
 		var shape []byte
 		for _, d := range v.Shape {
 			var dim []byte
-			if n, ok := d.Int(); ok {
+			if n, ok := d.Int(); ok && extents {
 				dim = appendVarint(dim, 1, uint64(n))
-			} else {
+			} else if extents {
 				dim = appendBytes(dim, 2, []byte(d.String()))
 			}
 			shape = appendBytes(shape, 1, dim)

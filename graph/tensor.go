@@ -76,6 +76,18 @@ func (t *Tensor) Bytes() ([]byte, error) {
 	return b, nil
 }
 
+// row is element i along the first axis. No more than its bytes are read.
+func (t *Tensor) row(i int64) *Tensor {
+	r := &Tensor{Type: t.Type, Dims: t.Dims[1:]}
+	size := r.Len() * int64(t.Type.Size())
+	if t.data != nil {
+		r.data = t.data[i*size : (i+1)*size]
+	} else if t.Source != nil {
+		r.Source = &Source{Path: t.Source.Path, Offset: t.Source.Offset + i*size, Length: size}
+	}
+	return r
+}
+
 // Values views the tensor's elements as []T without copying where memory allows it.
 // T must match the tensor's type.
 func Values[T Element](t *Tensor) ([]T, error) {
