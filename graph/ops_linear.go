@@ -7,6 +7,8 @@ var _ = register(map[string]row{
 	"Gemm":          {gemmShape, gradGemm},
 	"Conv":          {convShape, gradConv},
 	"ConvTranspose": {convTransposeShape, nil},
+	"MaxPool":       {poolShape, nil},
+	"AveragePool":   {poolShape, nil},
 })
 
 func matmulShape(c *ctx) {
@@ -118,8 +120,7 @@ type conv struct {
 
 func readConv(n *Node) conv {
 	w := n.Inputs[1].Shape
-	spatial := len(w) - 2
-	c := conv{n.Ints("kernel_shape"), n.Ints("strides"), n.Ints("dilations"), n.Ints("pads"), n.Int("group", 1)}
+	c := readWindow(n, len(w)-2)
 	if c.kernel == nil {
 		k, ok := w[2:].Ints()
 		if !ok {
@@ -127,6 +128,15 @@ func readConv(n *Node) conv {
 		}
 		c.kernel = k
 	}
+	if auto := n.Str("auto_pad", "NOTSET"); auto != "NOTSET" && auto != "VALID" {
+		c.padSame(n, auto == "SAME_LOWER")
+	}
+	return c
+}
+
+// readWindow reads what convolutions and pooling have in common.
+func readWindow(n *Node, spatial int) conv {
+	c := conv{n.Ints("kernel_shape"), n.Ints("strides"), n.Ints("dilations"), n.Ints("pads"), n.Int("group", 1)}
 	ones := make([]int64, spatial)
 	for i := range ones {
 		ones[i] = 1
@@ -140,10 +150,26 @@ func readConv(n *Node) conv {
 	if c.pads == nil {
 		c.pads = make([]int64, 2*spatial)
 	}
-	if auto := n.Str("auto_pad", "NOTSET"); auto != "NOTSET" && auto != "VALID" {
-		fail(n, "auto_pad %q", auto)
-	}
 	return c
+}
+
+// padSame works out the padding with which an axis shrinks by its stride and no more. An
+// odd row goes to the end, or to the front where lower is set.
+func (c *conv) padSame(n *Node, lower bool) {
+	c.pads = make([]int64, 2*len(c.kernel))
+	for i, k := range c.kernel {
+		extent, ok := n.Inputs[0].Shape[2+i].Int()
+		if !ok || n.Op == "ConvTranspose" {
+			fail(n, "auto_pad %q with an input of %s", n.Str("auto_pad", ""), n.Inputs[0].Shape)
+		}
+		out := (extent + c.strides[i] - 1) / c.strides[i]
+		total := max(0, (out-1)*c.strides[i]+c.dilates[i]*(k-1)+1-extent)
+		front := total / 2
+		if lower {
+			front = total - front
+		}
+		c.pads[i], c.pads[len(c.kernel)+i] = front, total-front
+	}
 }
 
 func convShape(c *ctx) {
@@ -159,6 +185,31 @@ func convShape(c *ctx) {
 		out = append(out, free.Div(Known(v.strides[i])).Add(Known(1)))
 	}
 	c.out(0, c.n.Inputs[0].Type, out)
+}
+
+// poolShape is a convolution's, channel by channel.
+func poolShape(c *ctx) {
+	x := c.shape(0)
+	spatial := len(c.n.Ints("kernel_shape"))
+	if len(x) != spatial+2 || spatial == 0 {
+		c.fail("kernel %v for an operand of %s", c.n.Ints("kernel_shape"), x)
+	}
+	v := readWindow(c.n, spatial)
+	if auto := c.n.Str("auto_pad", "NOTSET"); auto != "NOTSET" && auto != "VALID" {
+		v.padSame(c.n, auto == "SAME_LOWER")
+	}
+	round := int64(0)
+	out := Shape{x[0], x[1]}
+	for i, k := range v.kernel {
+		if c.n.Int("ceil_mode", 0) != 0 {
+			round = v.strides[i] - 1
+		}
+		span := v.dilates[i]*(k-1) + 1
+		free := x[2+i].Add(Known(v.pads[i] + v.pads[spatial+i] - span + round))
+		out = append(out, free.Div(Known(v.strides[i])).Add(Known(1)))
+	}
+	c.out(0, c.n.Inputs[0].Type, out)
+	c.out(1, Int64, out)
 }
 
 func convTransposeShape(c *ctx) {

@@ -101,6 +101,8 @@ func (r *growth) mend(n *Node) {
 		r.matmul(n)
 	case "Concat":
 		r.concat(n)
+	case "Einsum":
+		r.einsum(n)
 	default:
 		if broadcasts[n.Op] && n.Domain == "" {
 			r.widen(n)
@@ -324,6 +326,21 @@ func (r *growth) matmul(n *Node) {
 	a, b := n.Inputs[0].Shape, n.Inputs[1].Shape
 	if len(a) > 0 && len(b) > 1 && a[len(a)-1].mentions(tokenSymbol) != b[len(b)-2].mentions(tokenSymbol) {
 		fail(n, "operands %s and %s: one was made for %d tokens", a, b, r.was)
+	}
+}
+
+// einsum: axes of one label must all be tokens or none.
+func (r *growth) einsum(n *Node) {
+	operands, _ := equation(n)
+	grown := map[byte]bool{}
+	for i, labels := range operands {
+		for j := range labels {
+			is := n.Inputs[i].Shape[j].mentions(tokenSymbol)
+			if was, seen := grown[labels[j]]; seen && was != is && !n.Inputs[i].Shape[j].Is(1) {
+				fail(n, "operands disagree about axis %q: one was made for %d tokens", labels[j], r.was)
+			}
+			grown[labels[j]] = is
+		}
 	}
 }
 

@@ -80,8 +80,8 @@ func init() {
 		"Expand": func(c *call) []Array { return one(c.in[0].expand(broadcast(c.in[0].Dims, c.ints(1, nil)))) },
 		"Tile":   tile, "Shape": shape, "ConstantOfShape": constantOfShape, "Range": arange,
 		"Size":   func(c *call) []Array { return one(Array{graph.Int64, []int{}, []float64{float64(len(c.in[0].Data))}}) },
-		"Resize": resize,
-		"Trilu":  trilu, "Gather": gather, "GatherND": gatherND, "GatherElements": gatherElements,
+		"Resize": resize, "Einsum": einsum,
+		"Trilu": trilu, "Gather": gather, "GatherND": gatherND, "GatherElements": gatherElements,
 		"ScatterND": scatterND, "ScatterElements": scatterElements, "ArgMax": argMax, "CumSum": cumSum,
 	}
 }

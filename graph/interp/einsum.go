@@ -1,0 +1,57 @@
+package interp
+
+import "strings"
+
+// einsum sums the product of the operands over every label that the output lacks.
+func einsum(c *call) []Array {
+	left, out, _ := strings.Cut(strings.ReplaceAll(c.n.Str("equation", ""), " ", ""), "->")
+	operands := strings.Split(left, ",")
+	labels := out
+	extent := map[byte]int{}
+	for i, o := range operands {
+		for j := range o {
+			extent[o[j]] = max(extent[o[j]], c.in[i].Dims[j])
+			if !strings.Contains(labels, o[j:j+1]) {
+				labels += o[j : j+1]
+			}
+		}
+	}
+	dims := make([]int, len(labels))
+	for i := range labels {
+		dims[i] = extent[labels[i]]
+	}
+	result := zeros(c.in[0].Type, dims[:len(out)]...)
+	step := make([][]int, len(operands))
+	for i, o := range operands {
+		step[i] = labelStrides(labels, o, c.in[i].Dims)
+	}
+	to := labelStrides(labels, out, result.Dims)
+	each(dims, func(at []int) {
+		product := 1.0
+		for i := range operands {
+			product *= c.in[i].Data[dot(at, step[i])]
+		}
+		result.Data[dot(at, to)] += product
+	})
+	return one(result)
+}
+
+// labelStrides is how far a step along each label moves in a tensor with the labels own.
+func labelStrides(labels, own string, dims []int) []int {
+	s := strides(dims)
+	out := make([]int, len(labels))
+	for j := range own {
+		if dims[j] != 1 {
+			out[strings.IndexByte(labels, own[j])] += s[j]
+		}
+	}
+	return out
+}
+
+func dot(a, b []int) int {
+	sum := 0
+	for i, x := range a {
+		sum += x * b[i]
+	}
+	return sum
+}
