@@ -1,6 +1,6 @@
 """Distil the teacher's sentence vectors into a small CLIP-style text tower, with CLIP's kind of tokenizer.
 
-Usage: text.py WORK MINUTES
+Usage: text.py WORK STEPS
 Reads what teacher.py wrote. Writes WORK/tokenizer.json (once: it is kept when it exists) and WORK/text.pt. One thread.
 """
 import json, math, os, random, sys, time
@@ -99,7 +99,7 @@ def groups_of(lines):
     return [[i for i in range(len(texts)) if texts[i] in names], own, range(lines["own"]), range(len(texts))], (0.35, 0.3, 0.2, 0.15)
 
 
-def main(work, minutes):
+def main(work, steps):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     random.seed(0)
@@ -114,11 +114,11 @@ def main(work, minutes):
     model = build()
     start_from_words(model, tok, work)
     opt = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05, betas=(0.9, 0.98))
-    begin, step, mean = time.time(), 0, None
+    begin, mean = time.time(), None
     print(sum(p.numel() for p in model.parameters()) / 1e6, "M;", [len(g) for g in groups], flush=True)
-    while (elapsed := time.time() - begin) < minutes * 60:
+    for step in range(1, steps + 1):
         for g in opt.param_groups:
-            g["lr"] = RATE * min(1, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * elapsed / minutes / 60)) + 1e-6
+            g["lr"] = RATE * min(1, step / 200) * 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-6
         index = [random.choice(groups[k]) for k in random.choices(range(4), shares, k=BATCH)]
         e = embed(model, encode(tok, [random.choice(TEMPLATES).format(texts[i]) for i in index]))
         t = Z[target[index]]
@@ -129,14 +129,14 @@ def main(work, minutes):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         opt.step()
-        step += 1
         now = np.array([cosine.item(), (scores.argmax(1) == wanted.argmax(1)).float().mean().item()])
         mean = now if mean is None else 0.97 * mean + 0.03 * now
         if step % 100 == 0:
+            elapsed = time.time() - begin
             print(f"step {step} {elapsed:.0f}s cosine {mean[0]:.3f} nearest of {len(bank)} {mean[1]:.3f} {step * BATCH / elapsed:.0f}/s", flush=True)
             torch.save(model.state_dict(), f"{work}/text.pt")
     torch.save(model.state_dict(), f"{work}/text.pt")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]))

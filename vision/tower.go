@@ -1,0 +1,155 @@
+package vision
+
+import (
+	"context"
+	"os"
+	"sync"
+
+	"github.com/foretoken/foretoken/bundle"
+	"github.com/foretoken/foretoken/graph"
+	"github.com/foretoken/foretoken/internal/errs"
+	"github.com/foretoken/foretoken/internal/ort"
+)
+
+// Tower is a bundle's image encoder. It runs in two halves: [Tower.Tokens], which lies before
+// every prompt, and [Tower.EmbedTokens], which prompts condition. Sessions are made when first
+// wanted and kept. It is safe for concurrent use.
+type Tower struct {
+	*Preprocessor
+	Info    *graph.ImageTower
+	options ort.Options
+
+	mu       sync.Mutex
+	sessions map[graph.ImagePromptOptions]*ort.Session
+	upstream *ort.Session
+}
+
+// OpenTower reads the bundle's image tower and preprocessing. A tower that prompts can't enter
+// is refused with the reason.
+func OpenTower(b *bundle.Bundle, o ort.Options) (*Tower, error) {
+	config, err := os.ReadFile(b.Path("preprocessor_config.json"))
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "bundle %s: preprocessor_config.json is missing (looked in %s)", b.Name, b.Dir)
+	}
+	p, err := NewPreprocessor(config)
+	if err != nil {
+		return nil, errs.New(errs.Of(err), "bundle %s: %w", b.Name, err)
+	}
+	g, output, err := b.VisionModel()
+	if err != nil {
+		return nil, err
+	}
+	info, err := graph.FindImageTower(g, output)
+	if err != nil {
+		return nil, errs.New(errs.Of(err), "bundle %s: image tower: %w", b.Name, err)
+	}
+	return &Tower{Preprocessor: p, Info: info, options: o, sessions: map[graph.ImagePromptOptions]*ort.Session{}}, nil
+}
+
+// Depth is the number of blocks that prompts can enter.
+func (t *Tower) Depth() int { return len(t.Info.Blocks) }
+
+// Width is the tokens' width D.
+func (t *Tower) Width() int { return t.Info.Width }
+
+// PatchSize is the side in pixels that one token stands for: the input's side over the grid's.
+func (t *Tower) PatchSize() int {
+	grid := 1
+	for (grid+1)*(grid+1) <= t.Info.Tokens-t.Info.ClassTokens {
+		grid++
+	}
+	return t.height / grid
+}
+
+// Pixels stacks preprocessed images [3,H,W] into the tower's input [B,3,H,W].
+func (t *Tower) Pixels(images ...[]float32) *graph.Tensor {
+	data := make([]float32, 0, len(images)*3*t.height*t.width)
+	for _, img := range images {
+		data = append(data, img...)
+	}
+	return graph.NewTensor(data, int64(len(images)), 3, int64(t.height), int64(t.width))
+}
+
+// Tokens computes what the image tower holds where prompts enter: [B,3,H,W] to [B,N,D].
+func (t *Tower) Tokens(ctx context.Context, pixels *graph.Tensor) (*graph.Tensor, error) {
+	t.mu.Lock()
+	if t.upstream == nil {
+		g, err := t.Info.Upstream()
+		if err == nil {
+			t.upstream, err = ort.NewSession(g, t.options)
+		}
+		if err != nil {
+			t.mu.Unlock()
+			return nil, err
+		}
+	}
+	s := t.upstream
+	t.mu.Unlock()
+	out, err := s.Run(ctx, map[string]*graph.Tensor{t.Info.Pixels.Name: pixels})
+	return out["tokens"], err
+}
+
+// EmbedTokens computes the embeddings [B,P] of tokens [B,N,D], not normalised, conditioned by
+// prompts: one tensor [B,K,D] a layer, none for the frozen model.
+func (t *Tower) EmbedTokens(ctx context.Context, tokens *graph.Tensor, prompts []*graph.Tensor) (*graph.Tensor, error) {
+	o := graph.ImagePromptOptions{Depth: len(prompts), PerRow: true, FromTokens: true}
+	in := map[string]*graph.Tensor{"tokens": tokens}
+	for i, p := range prompts {
+		o.Tokens = int(p.Dims[1])
+		in[graph.PromptName("visual", i)] = p
+	}
+	s, err := t.session(o)
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.Run(ctx, in)
+	return out[t.Info.Output.Name], err
+}
+
+// session returns the session for prompts of one shape.
+func (t *Tower) session(o graph.ImagePromptOptions) (*ort.Session, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.sessions[o]; s != nil {
+		return s, nil
+	}
+	g, err := t.Graph(o)
+	if err != nil {
+		return nil, err
+	}
+	s, err := ort.NewSession(g, t.options)
+	if err == nil {
+		t.sessions[o] = s
+	}
+	return s, err
+}
+
+// Graph returns the tower's graph with prompts as inputs; Tokens 0 gives the frozen tower.
+func (t *Tower) Graph(o graph.ImagePromptOptions) (*graph.Graph, error) {
+	if o.Tokens == 0 {
+		return t.Info.Downstream()
+	}
+	return t.Info.WithPrompts(o)
+}
+
+// Embed computes the frozen model's embeddings [B,P] of pixels [B,3,H,W], not normalised.
+func (t *Tower) Embed(ctx context.Context, pixels *graph.Tensor) (*graph.Tensor, error) {
+	tokens, err := t.Tokens(ctx, pixels)
+	if err != nil {
+		return nil, err
+	}
+	return t.EmbedTokens(ctx, tokens, nil)
+}
+
+// Close frees the sessions.
+func (t *Tower) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.upstream != nil {
+		t.upstream.Close()
+	}
+	for _, s := range t.sessions {
+		s.Close()
+	}
+	t.upstream, t.sessions = nil, map[graph.ImagePromptOptions]*ort.Session{}
+}
