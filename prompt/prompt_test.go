@@ -56,7 +56,7 @@ func sample() *Prompt {
 			"visual":          floats(1, 2, 3),
 			"couple.0.weight": floats(3, 4),
 			"couple.0.bias":   floats(3),
-			"head.bias":       graph.NewTensor([]float64{-1, math.Pi}, 2),
+			"head.bias":       graph.NewTensor([]float64{-1, math.MaxFloat64}, 2),
 			"order":           graph.NewTensor([]uint8{3, 1, 2}, 3),
 			"scalar":          graph.NewTensor([]float32{7}),
 		},
@@ -128,6 +128,16 @@ func TestEqualPromptsAreEqualBytes(t *testing.T) {
 	}
 	if !bytes.Equal(first, want) {
 		t.Errorf("the format changed: bytes differ from %s; raise Format, or run with -update", golden)
+	}
+}
+
+func TestTensorsAreAligned(t *testing.T) {
+	for n := range 8 {
+		p := sample()
+		p.Card.Tool = strings.Repeat("x", n)
+		if header := binary.LittleEndian.Uint64(encode(t, p)); header%8 != 0 {
+			t.Errorf("a header of %d bytes", header)
+		}
 	}
 }
 
