@@ -81,13 +81,19 @@ func (b *Builder) Div(x, y *Value) *Value { return b.Op("Div", nil, x, y) }
 // MatMul is numpy's matmul.
 func (b *Builder) MatMul(x, y *Value) *Value { return b.Op("MatMul", nil, x, y) }
 
-// Sum adds up over the axes and keeps them as extent 1 where keep is set.
+// Sum adds up over the axes and keeps them as extent 1 where keep is set. Over no axes it is x.
 func (b *Builder) Sum(x *Value, keep bool, axes ...int64) *Value {
+	if len(axes) == 0 {
+		return x
+	}
 	return b.Op("ReduceSum", Attrs{"keepdims": flag(keep)}, x, b.Ints(axes...))
 }
 
-// Mean averages over the axes and keeps them as extent 1 where keep is set.
+// Mean averages over the axes and keeps them as extent 1 where keep is set. Over no axes it is x.
 func (b *Builder) Mean(x *Value, keep bool, axes ...int64) *Value {
+	if len(axes) == 0 {
+		return x
+	}
 	return b.Op("ReduceMean", Attrs{"keepdims": flag(keep)}, x, b.Ints(axes...))
 }
 

@@ -31,16 +31,34 @@ func (b *Builder) Gradient(outputs, cotangents, wrt []*Value) []*Value {
 	nodes := slices.Clone(b.g.Nodes)
 	for _, n := range slices.Backward(nodes) {
 		if w.reached(n) {
+			w.onlyFirst(n)
 			table[key(n)].grad(w, n)
 		}
 	}
 	out := make([]*Value, len(wrt))
 	for i, v := range wrt {
 		if out[i] = w.grads[v]; out[i] == nil {
-			panic(bail{errs.New(errs.Invalid, "no gradient: the output does not depend on %q", v.Name)})
+			panic(bail{unreachable(b.g, outputs, v)})
 		}
 	}
 	return out
+}
+
+// unreachable says why there is no gradient of outputs by v: what lies between them has a
+// derivative of zero or none, or nothing lies there.
+func unreachable(g *Graph, outputs []*Value, v *Value) error {
+	on := reached(g, v)
+	var between []*Node
+	for _, n := range g.Nodes {
+		on := slices.ContainsFunc(n.Inputs, func(x *Value) bool { return x != nil && on[x] })
+		if on && (!passes(n) || !n.Outputs[0].Type.IsFloat()) && slices.ContainsFunc(outputs, func(y *Value) bool { return reached(g, n.Outputs[0])[y] }) {
+			between = append(between, n)
+		}
+	}
+	if len(between) == 0 {
+		return errs.New(errs.Invalid, "no gradient: the output does not depend on %q", v.Name)
+	}
+	return errs.New(errs.Unsupported, "no gradient: the output depends on %q only through operators that have none: %s", v.Name, census(between))
 }
 
 // backward is the state of one walk from the outputs back.
@@ -106,20 +124,50 @@ func passes(n *Node) bool {
 
 // refuse ends the walk when an operator on the way has no gradient.
 func (b *backward) refuse() {
-	missing := map[string][]string{}
+	var missing []*Node
 	for _, n := range b.g.Nodes {
 		if b.reachable(n) && table[key(n)].grad == nil {
-			missing[key(n)] = append(missing[key(n)], n.Name)
+			missing = append(missing, n)
 		}
 	}
-	if len(missing) == 0 {
-		return
+	if len(missing) > 0 {
+		panic(bail{errs.New(errs.Unsupported, "no gradient passes these operators: %s", census(missing))})
+	}
+}
+
+// census counts nodes by operator and names the first of each.
+func census(nodes []*Node) string {
+	byOp := map[string][]string{}
+	for _, n := range nodes {
+		byOp[key(n)] = append(byOp[key(n)], n.Name)
 	}
 	var parts []string
-	for _, op := range slices.Sorted(maps.Keys(missing)) {
-		parts = append(parts, fmt.Sprintf("%s (%d, first %q)", op, len(missing[op]), missing[op][0]))
+	for _, op := range slices.Sorted(maps.Keys(byOp)) {
+		parts = append(parts, fmt.Sprintf("%s (%d, first %q)", op, len(byOp[op]), byOp[op][0]))
 	}
-	panic(bail{errs.New(errs.Unsupported, "no gradient passes these operators: %s", strings.Join(parts, ", "))})
+	return strings.Join(parts, ", ")
+}
+
+// onlyFirst refuses gradients of outputs that the rules do not look at. Split's looks at all.
+func (b *backward) onlyFirst(n *Node) {
+	for i, v := range n.Outputs {
+		if i > 0 && n.Op != "Split" && v != nil && b.grads[v] != nil {
+			fail(n, "a gradient of its output %d", i)
+		}
+	}
+}
+
+// nameOutputs makes the node give out its first count outputs, also those left out so far.
+func (b *backward) nameOutputs(n *Node, count int) {
+	for len(n.Outputs) < count {
+		n.Outputs = append(n.Outputs, nil)
+	}
+	for i, v := range n.Outputs {
+		if v == nil {
+			n.Outputs[i] = &Value{Name: b.g.freshName(n.Op), Def: n}
+		}
+	}
+	b.in.node(n)
 }
 
 // reachable says whether a gradient has to pass the node.

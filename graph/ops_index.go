@@ -6,8 +6,8 @@ var _ = register(map[string]row{
 	"Gather":          {gatherShape, chain(gradGather)},
 	"GatherND":        {gatherNDShape, chain(gradGatherND)},
 	"GatherElements":  {gatherElementsShape, chain(gradGatherElements)},
-	"ScatterND":       {unary, gradScatterND},
-	"ScatterElements": {unary, nil},
+	"ScatterND":       {unary, gradScatter("GatherND")},
+	"ScatterElements": {unary, gradScatter("GatherElements")},
 	"ArgMax":          {argShape, nil},
 	"ArgMin":          {argShape, nil},
 	"OneHot":          {oneHotShape, nil},
@@ -88,8 +88,9 @@ func moveToFront(rank, axis, count int) []int64 {
 	return perm
 }
 
-func (b *Builder) lastUnsqueezed(index *Value) *Value {
-	return b.Op("Unsqueeze", nil, index, b.Ints(-1))
+// lastUnsqueezed makes Gather's indices ScatterND's, which are 64 bits wide.
+func (b *backward) lastUnsqueezed(index *Value) *Value {
+	return b.Op("Unsqueeze", nil, b.cast(index, Int64), b.Ints(-1))
 }
 
 func gatherNDShape(c *ctx) {
@@ -115,17 +116,28 @@ func gradGatherElements(b *backward, n *Node) *Value {
 	return b.Op("ScatterElements", Attrs{"axis": n.Int("axis", 0), "reduction": "add"}, b.zerosLike(n.Inputs[0]), n.Inputs[1], b.dy(n))
 }
 
-// gradScatterND: the data keeps its gradient except where it was overwritten.
-func gradScatterND(b *backward, n *Node) {
-	if r := n.Str("reduction", "none"); r != "none" {
-		fail(n, "reduction %q", r)
-	}
-	dy := b.dy(n)
-	if b.wants(n, 0) {
-		b.give(n, 0, b.Op("ScatterND", nil, dy, n.Inputs[1], b.zerosLike(n.Inputs[2])))
-	}
-	if b.wants(n, 2) {
-		b.give(n, 2, b.Op("GatherND", nil, dy, n.Inputs[1]))
+// gradScatter: the data keeps its gradient except where it was overwritten; the updates get
+// theirs from where they were put. Of places that are written twice the specification says nothing.
+func gradScatter(gather string) func(b *backward, n *Node) {
+	return func(b *backward, n *Node) {
+		var at Attrs
+		if n.Op == "ScatterElements" {
+			at = Attrs{"axis": n.Int("axis", 0)}
+		}
+		dx := b.dy(n)
+		switch r := n.Str("reduction", "none"); r {
+		case "add":
+		case "none":
+			dx = b.Op(n.Op, at, dx, n.Inputs[1], b.zerosLike(n.Inputs[2]))
+		default:
+			fail(n, "reduction %q", r)
+		}
+		if b.wants(n, 0) {
+			b.give(n, 0, dx)
+		}
+		if b.wants(n, 2) {
+			b.give(n, 2, b.Op(gather, at, b.dy(n), n.Inputs[1]))
+		}
 	}
 }
 

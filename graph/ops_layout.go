@@ -203,34 +203,47 @@ func concatShape(c *ctx) {
 	c.holds(all)
 }
 
-// gradConcat cuts the gradient where the operands met. Offsets must be known numbers up to
-// an operand that wants a gradient; the last operand may be of any length.
+// gradConcat cuts the gradient where the operands met. Where an operand other than the last
+// is of unknown extent, the places to cut at are read off the operands when the graph runs.
 func gradConcat(b *backward, n *Node) {
-	axis := axisOf(n, "axis", 0)
+	axis, last := axisOf(n, "axis", 0), len(n.Inputs)-1
 	start := int64(0)
 	for i, v := range n.Inputs {
 		size, ok := v.Shape[axis].Int()
-		if b.wants(n, i) {
-			end := start + size
-			if !ok {
-				if i != len(n.Inputs)-1 {
-					fail(n, "operand %d has an unknown extent and others follow", i)
-				}
-				end = math.MaxInt64
-			}
-			part := b.slice(b.dy(n), axis, start, end)
-			part.Shape = v.Shape // a Concat repeats nothing
-			b.accumulate(v, part)
-		}
-		if !ok && i != len(n.Inputs)-1 {
-			rest := n.Inputs[i+1:]
-			if slices.ContainsFunc(rest, func(v *Value) bool { return b.active[v] }) {
-				fail(n, "operand %d has an unknown extent and others follow", i)
-			}
+		end := start + size
+		switch {
+		case !ok && i < last:
+			b.splitConcat(n, axis, i)
 			return
+		case !ok:
+			end = math.MaxInt64
 		}
-		start += size
+		if b.wants(n, i) {
+			b.giveWhole(n, i, b.slice(b.dy(n), axis, start, end))
+		}
+		start = end
 	}
+}
+
+// splitConcat gives operands from on their parts of a Concat's gradient.
+func (b *backward) splitConcat(n *Node, axis, from int) {
+	along := Attrs{"start": int64(axis), "end": int64(axis + 1)}
+	sizes := make([]*Value, len(n.Inputs))
+	for i, v := range n.Inputs {
+		sizes[i] = b.Op("Shape", along, v)
+	}
+	parts := b.Ops("Split", len(sizes), Attrs{"axis": int64(axis)}, b.dy(n), b.Op("Concat", Attrs{"axis": int64(0)}, sizes...))
+	for i := from; i < len(parts); i++ {
+		if b.wants(n, i) {
+			b.giveWhole(n, i, parts[i])
+		}
+	}
+}
+
+// giveWhole adds dx to the gradient of input i, of which it is known to have the shape.
+func (b *backward) giveWhole(n *Node, i int, dx *Value) {
+	dx.Shape = n.Inputs[i].Shape
+	b.accumulate(n.Inputs[i], dx)
 }
 
 func (b *Builder) slice(x *Value, axis int, start, end int64) *Value {
@@ -288,6 +301,7 @@ func gradSplit(b *backward, n *Node) {
 		return
 	}
 	parts := make([]*Value, len(n.Outputs))
+	b.nameOutputs(n, len(n.Outputs))
 	for i, v := range n.Outputs {
 		if parts[i] = b.grads[v]; parts[i] == nil {
 			parts[i] = b.zerosLike(v)
@@ -335,7 +349,7 @@ func (c *ctx) windows() ([]window, bool) {
 		}
 		extent := s[w.axis]
 		w.start, w.end = bound(starts[i], extent), bound(ends[i], extent)
-		if w.step < 0 {
+		if w.step < 1 {
 			return nil, false
 		}
 		out = append(out, w)
@@ -437,15 +451,33 @@ func gradSlice(b *backward, n *Node) *Value {
 	dy := b.dy(n)
 	ws, ok := (&ctx{in: b.in, n: n}).windows()
 	if !ok {
-		fail(n, "its bounds depend on the run")
+		fail(n, "its bounds depend on the run, or its step is negative")
 	}
-	for _, w := range ws {
-		if w.step != 1 {
-			fail(n, "its step is %d", w.step)
-		}
-		dy = b.padAxis(n, dy, w)
+	for _, w := range slices.Backward(ws) {
+		dy = b.padAxis(n, b.strew(n, dy, &w), w)
 	}
 	return dy
+}
+
+// strew puts step-1 zeros behind each element of dy along the window's axis and makes it a
+// window of step 1.
+func (b *backward) strew(n *Node, dy *Value, w *window) *Value {
+	if w.step == 1 {
+		return dy
+	}
+	inner, ok := dy.Shape[w.axis+1:].ints()
+	if !ok {
+		fail(n, "its step is %d and extents %s behind the axis depend on the run", w.step, dy.Shape[w.axis+1:])
+	}
+	rank := len(dy.Shape) + 1
+	pads, target := make([]int64, 2*rank), append(make([]int64, w.axis), -1)
+	pads[rank+w.axis+1] = w.step - 1
+	count := dy.Shape[w.axis].Mul(Known(w.step))
+	out := b.Op("Pad", nil, b.Op("Unsqueeze", nil, dy, b.Ints(int64(w.axis+1))), b.Ints(pads...), b.Scalar(0, dy))
+	out = b.Op("Reshape", nil, out, b.Ints(append(target, inner...)...))
+	out.Shape = slices.Clone(dy.Shape)
+	out.Shape[w.axis], w.end = count, w.start.Add(count)
+	return out
 }
 
 // padAxis puts dy, the window of x along an axis, back between zeros. Where only one of the
@@ -509,27 +541,26 @@ func padShape(c *ctx) {
 	c.out(0, c.n.Inputs[0].Type, s)
 }
 
-// gradPad takes the padding off again; other modes than constant are not differentiated.
+// gradPad pads by as much less: it takes off what was put on and puts zeros where something was
+// cut off. Other modes than constant are not differentiated.
 func gradPad(b *backward, n *Node) *Value {
-	if mode := n.Str("mode", "constant"); mode != "constant" || n.Input(3) != nil {
-		fail(n, "padding mode %q with axes", mode)
+	if mode := n.Str("mode", "constant"); mode != "constant" {
+		fail(n, "padding mode %q", mode)
 	}
-	pads, ok := (&ctx{in: b.in, n: n}).known(1)
-	if !ok {
-		fail(n, "its pads depend on the run")
-	}
-	dy := b.dy(n)
-	rank := len(dy.Shape)
-	for axis := range rank {
-		if lead, tail := pads[axis], pads[rank+axis]; lead != 0 || tail != 0 {
-			end := int64(math.MaxInt64)
-			if tail != 0 {
-				end = -tail
-			}
-			dy = b.slice(dy, axis, lead, end)
+	less := b.Op("Neg", nil, n.Inputs[1])
+	if pads, ok := (&ctx{in: b.in, n: n}).known(1); ok {
+		for i := range pads {
+			pads[i] = -pads[i]
 		}
+		less = b.Ints(pads...)
 	}
-	return dy
+	inputs := []*Value{b.dy(n), less, b.Scalar(0, b.dy(n))}
+	if axes := n.Input(3); axes != nil {
+		inputs = append(inputs, axes)
+	}
+	dx := b.Op("Pad", nil, inputs...)
+	dx.Shape = n.Inputs[0].Shape
+	return dx
 }
 
 func expandShape(c *ctx) {

@@ -34,16 +34,25 @@ func matmulShape(c *ctx) {
 	c.out(0, c.n.Inputs[0].Type, out)
 }
 
-// gradMatMul: dA = dY B', dB = A' dY, summed over broadcast axes.
+// gradMatMul: dA = dY B', dB = A' dY, summed over broadcast axes. A vector is a matrix of one
+// row, or as the second operand of one column.
 func gradMatMul(b *backward, n *Node) {
 	x, y, dy := n.Inputs[0], n.Inputs[1], b.dy(n)
-	if len(x.Shape) < 2 || len(y.Shape) < 2 {
-		fail(n, "operands %s and %s", x.Shape, y.Shape)
+	column := len(y.Shape) == 1
+	if column {
+		y, dy = b.Op("Unsqueeze", nil, y, b.Ints(1)), b.Op("Unsqueeze", nil, dy, b.Ints(-1))
+	}
+	if len(x.Shape) == 1 {
+		x, dy = b.Op("Unsqueeze", nil, x, b.Ints(0)), b.Op("Unsqueeze", nil, dy, b.Ints(-2))
 	}
 	if b.wants(n, 0) {
 		b.give(n, 0, b.MatMul(dy, b.transposed(y)))
 	}
-	if !b.wants(n, 1) {
+	switch {
+	case !b.wants(n, 1):
+		return
+	case column:
+		b.give(n, 1, b.Op("Squeeze", nil, b.MatMul(b.SwapLast(x), dy), b.Ints(-1)))
 		return
 	}
 	if len(y.Shape) == 2 && len(x.Shape) > 2 {

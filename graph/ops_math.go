@@ -331,7 +331,7 @@ func firstOr[T any](v []T) (z T) {
 // gradExtreme: Max and Min give the gradient to the inputs that are the result; ties go to
 // the first of them.
 func gradExtreme(b *backward, n *Node) {
-	taken := b.Op("Cast", Attrs{"to": int64(Bool)}, b.Mul(n.Outputs[0], b.Scalar(0, n.Outputs[0])))
+	taken := b.Op("Less", nil, n.Outputs[0], n.Outputs[0]) // false, infinite or not
 	for i, x := range n.Inputs {
 		is := b.Op("And", nil, b.Op("Equal", nil, x, n.Outputs[0]), b.Op("Not", nil, taken))
 		if b.wants(n, i) {

@@ -27,13 +27,16 @@ var _ = register(map[string]row{
 	"Softplus":           {unary, chain(func(b *backward, n *Node) *Value { return b.Mul(b.dy(n), b.Op("Sigmoid", nil, n.Inputs[0])) })},
 	"Gelu":               {unary, chain(gradGelu)},
 	"GlobalAveragePool":  {globalPoolShape, chain(gradGlobalAveragePool)},
-	"BatchNormalization": {unary, nil},
+	"BatchNormalization": {unary, gradBatchNorm},
 	"ReduceSum":          {reduceShape, chain(func(b *backward, n *Node) *Value { return b.spread(n, b.kept(n, b.dy(n))) })},
 	"ReduceMean":         {reduceShape, chain(gradReduceMean)},
 	"ReduceMax":          {reduceShape, chain(gradReduceExtreme)},
 	"ReduceMin":          {reduceShape, chain(gradReduceExtreme)},
 	"ReduceProd":         {reduceShape, nil},
-	"ReduceL1":           {reduceShape, chain(func(b *backward, n *Node) *Value { return b.Mul(b.kept(n, b.dy(n)), b.Op("Sign", nil, n.Inputs[0])) })},
+	"ReduceLogSum": {reduceShape, chain(func(b *backward, n *Node) *Value {
+		return b.spread(n, b.Div(b.kept(n, b.dy(n)), b.Op("Exp", nil, b.kept(n, n.Outputs[0]))))
+	})},
+	"ReduceL1": {reduceShape, chain(func(b *backward, n *Node) *Value { return b.Mul(b.kept(n, b.dy(n)), b.Op("Sign", nil, n.Inputs[0])) })},
 	"ReduceL2": {reduceShape, chain(func(b *backward, n *Node) *Value {
 		return b.Mul(b.Div(b.kept(n, b.dy(n)), b.kept(n, n.Outputs[0])), n.Inputs[0])
 	})},
@@ -81,7 +84,8 @@ func gradLayerNorm(b *backward, n *Node) {
 			before = append(before, int64(i))
 		}
 	}
-	mean, r := b.statistics(n)
+	b.nameOutputs(n, 3)
+	mean, r := b.cast(n.Outputs[1], x.Type), b.cast(n.Outputs[2], x.Type)
 	hat := b.Mul(b.Sub(x, mean), r)
 	if b.wants(n, 0) {
 		g := b.Mul(dy, scale)
@@ -96,18 +100,25 @@ func gradLayerNorm(b *backward, n *Node) {
 	}
 }
 
-// statistics makes the node give out its mean and one over its deviation.
-func (b *backward) statistics(n *Node) (mean, r *Value) {
-	for len(n.Outputs) < 3 {
-		n.Outputs = append(n.Outputs, nil)
+// gradBatchNorm: y = (x - mean) / sqrt(variance + epsilon) * scale + bias, channel by channel,
+// with the running statistics, which get no gradient.
+func gradBatchNorm(b *backward, n *Node) {
+	if b.wants(n, 3) || b.wants(n, 4) {
+		fail(n, "gradients of its statistics")
 	}
-	for i := 1; i < 3; i++ {
-		if n.Outputs[i] == nil {
-			n.Outputs[i] = &Value{Name: b.g.freshName("LayerNormalization"), Def: n}
-		}
+	x, dy := n.Inputs[0], b.dy(n)
+	deviation := b.Op("Sqrt", nil, b.Add(n.Inputs[4], b.Scalar(float64(n.Float("epsilon", 1e-5)), x)))
+	over := append([]int64{0}, firstN(len(x.Shape))[2:]...)
+	if b.wants(n, 0) {
+		b.give(n, 0, b.Mul(dy, b.perChannel(b.Div(n.Inputs[1], deviation), x)))
 	}
-	b.in.node(n)
-	return b.cast(n.Outputs[1], n.Inputs[0].Type), b.cast(n.Outputs[2], n.Inputs[0].Type)
+	if b.wants(n, 1) {
+		hat := b.Div(b.Sub(x, b.perChannel(n.Inputs[3], x)), b.perChannel(deviation, x))
+		b.accumulate(n.Inputs[1], b.Sum(b.Mul(dy, hat), false, over...))
+	}
+	if b.wants(n, 2) {
+		b.accumulate(n.Inputs[2], b.Sum(dy, false, over...))
+	}
 }
 
 // gradGelu: exact, Phi(x) + x phi(x); or the tanh approximation's derivative.

@@ -53,12 +53,20 @@ func scaled(c *ctx, d Dim, by float32) Dim {
 	return c.in.symbol(c.n)
 }
 
+// copiesInPlace lists the ways to the nearest neighbour that put an element's copies side by
+// side where it stood, when an axis grows by a whole factor.
+var copiesInPlace = set("asymmetric floor", "half_pixel round_prefer_floor", "half_pixel round_prefer_ceil",
+	"pytorch_half_pixel round_prefer_floor", "pytorch_half_pixel round_prefer_ceil")
+
 // gradResize serves the growth by whole factors to the nearest neighbour, which repeats each
 // element: its gradient is the sum over the copies.
 func gradResize(b *backward, n *Node) *Value {
 	x, y := n.Inputs[0], n.Outputs[0]
 	if n.Str("mode", "nearest") != "nearest" {
 		fail(n, "mode %q", n.Str("mode", ""))
+	}
+	if at := n.Str("coordinate_transformation_mode", "half_pixel") + " " + n.Str("nearest_mode", "round_prefer_floor"); !copiesInPlace[at] {
+		fail(n, "coordinate_transformation_mode and nearest_mode %q", at)
 	}
 	var parts []*Value
 	var copies []int64

@@ -4,8 +4,11 @@ import "strings"
 
 // einsum sums the product of the operands over every label that the output lacks.
 func einsum(c *call) []Array {
-	left, out, _ := strings.Cut(strings.ReplaceAll(c.n.Str("equation", ""), " ", ""), "->")
+	left, out, explicit := strings.Cut(strings.ReplaceAll(c.n.Str("equation", ""), " ", ""), "->")
 	operands := strings.Split(left, ",")
+	if !explicit {
+		out = implied(left)
+	}
 	labels := out
 	extent := map[byte]int{}
 	for i, o := range operands {
@@ -34,6 +37,16 @@ func einsum(c *call) []Array {
 		result.Data[dot(at, to)] += product
 	})
 	return one(result)
+}
+
+// implied are the labels that occur once, in alphabetical order.
+func implied(left string) (out string) {
+	for l := 'A'; l <= 'z'; l++ {
+		if strings.Count(left, string(l)) == 1 {
+			out += string(l)
+		}
+	}
+	return out
 }
 
 // labelStrides is how far a step along each label moves in a tensor with the labels own.

@@ -64,25 +64,28 @@ func init() {
 		"Softmax": softmax, "LogSoftmax": func(c *call) []Array {
 			return one(apply(softmax(c)[0], math.Log))
 		},
-		"LayerNormalization": layerNorm,
-		"GlobalAveragePool":  globalAverage,
-		"ReduceSum":          reduce(0, func(acc, x float64) float64 { return acc + x }, nil),
-		"ReduceMean":         reduce(0, func(acc, x float64) float64 { return acc + x }, func(acc float64, n int) float64 { return acc / float64(n) }),
-		"ReduceMax":          reduce(math.Inf(-1), math.Max, nil),
-		"ReduceMin":          reduce(math.Inf(1), math.Min, nil),
-		"ReduceProd":         reduce(1, func(acc, x float64) float64 { return acc * x }, nil),
-		"ReduceL1":           reduce(0, func(acc, x float64) float64 { return acc + math.Abs(x) }, nil),
-		"ReduceSumSquare":    reduce(0, func(acc, x float64) float64 { return acc + x*x }, nil),
-		"ReduceL2":           reduce(0, func(acc, x float64) float64 { return acc + x*x }, func(acc float64, _ int) float64 { return math.Sqrt(acc) }),
-		"ReduceLogSumExp":    reduce(0, func(acc, x float64) float64 { return acc + math.Exp(x) }, func(acc float64, _ int) float64 { return math.Log(acc) }),
-		"Reshape":            reshape, "Flatten": flatten, "Squeeze": squeeze, "Unsqueeze": unsqueeze,
+		"LayerNormalization": layerNorm, "BatchNormalization": batchNorm,
+		"GlobalAveragePool": globalAverage, "MaxPool": maxPool, "AveragePool": averagePool,
+		"ReduceSum":       reduce(0, func(acc, x float64) float64 { return acc + x }, nil),
+		"ReduceMean":      reduce(0, func(acc, x float64) float64 { return acc + x }, func(acc float64, n int) float64 { return acc / float64(n) }),
+		"ReduceMax":       reduce(math.Inf(-1), math.Max, nil),
+		"ReduceMin":       reduce(math.Inf(1), math.Min, nil),
+		"ReduceProd":      reduce(1, func(acc, x float64) float64 { return acc * x }, nil),
+		"ReduceL1":        reduce(0, func(acc, x float64) float64 { return acc + math.Abs(x) }, nil),
+		"ReduceSumSquare": reduce(0, func(acc, x float64) float64 { return acc + x*x }, nil),
+		"ReduceL2":        reduce(0, func(acc, x float64) float64 { return acc + x*x }, func(acc float64, _ int) float64 { return math.Sqrt(acc) }),
+		"ReduceLogSum":    reduce(0, func(acc, x float64) float64 { return acc + x }, func(acc float64, _ int) float64 { return math.Log(acc) }),
+		"ReduceLogSumExp": reduce(0, func(acc, x float64) float64 { return acc + math.Exp(x) }, func(acc float64, _ int) float64 { return math.Log(acc) }),
+		"Reshape":         reshape, "Flatten": flatten, "Squeeze": squeeze, "Unsqueeze": unsqueeze,
 		"Transpose": transpose, "Concat": concat, "Split": split, "Slice": slice, "Pad": pad,
 		"Expand": func(c *call) []Array { return one(c.in[0].expand(broadcast(c.in[0].Dims, c.ints(1, nil)))) },
 		"Tile":   tile, "Shape": shape, "ConstantOfShape": constantOfShape, "Range": arange,
 		"Size":   func(c *call) []Array { return one(Array{graph.Int64, []int{}, []float64{float64(len(c.in[0].Data))}}) },
 		"Resize": resize, "Einsum": einsum,
 		"Trilu": trilu, "Gather": gather, "GatherND": gatherND, "GatherElements": gatherElements,
-		"ScatterND": scatterND, "ScatterElements": scatterElements, "ArgMax": argMax, "CumSum": cumSum,
+		"ScatterND": scatterND, "ScatterElements": scatterElements,
+		"ArgMax": argExtreme(func(x, best float64) bool { return x > best }), "ArgMin": argExtreme(func(x, best float64) bool { return x < best }),
+		"CumSum": cumSum, "OneHot": oneHot, "NonZero": nonZero,
 	}
 }
 
@@ -206,9 +209,18 @@ func clip(c *call) []Array {
 	return one(apply(c.in[0], func(x float64) float64 { return math.Min(math.Max(x, low), high) }))
 }
 
+// matmul takes a vector for a matrix of one row, or as the second operand of one column.
 func matmul(a, b Array) Array {
-	if len(a.Dims) < 2 || len(b.Dims) < 2 {
+	switch {
+	case len(a.Dims) == 0 || len(b.Dims) == 0:
 		panic(fmt.Sprintf("matmul of %v and %v", a.Dims, b.Dims))
+	case len(a.Dims) == 1:
+		out := matmul(a.reshaped(1, a.Dims[0]), b)
+		at := len(out.Dims) - min(2, len(b.Dims))
+		return out.reshaped(slices.Delete(slices.Clone(out.Dims), at, at+1)...)
+	case len(b.Dims) == 1:
+		out := matmul(a, b.reshaped(b.Dims[0], 1))
+		return out.reshaped(out.Dims[:len(out.Dims)-1]...)
 	}
 	n, k := a.Dims[len(a.Dims)-2], a.Dims[len(a.Dims)-1]
 	m := b.Dims[len(b.Dims)-1]
@@ -262,8 +274,9 @@ type window struct {
 	group                       int
 }
 
-func (c *call) window() window {
-	w := window{kernel: c.in[1].Dims[2:], stride: c.attrInts("strides"), dilate: c.attrInts("dilations"), pad: c.attrInts("pads"), group: int(c.n.Int("group", 1))}
+// window reads the geometry of a node that moves a kernel over spatial axes.
+func (c *call) window(kernel, spatial []int) window {
+	w := window{kernel: kernel, stride: c.attrInts("strides"), dilate: c.attrInts("dilations"), pad: c.attrInts("pads"), group: int(c.n.Int("group", 1))}
 	ones := slices.Repeat([]int{1}, len(w.kernel))
 	if w.stride == nil {
 		w.stride = ones
@@ -274,7 +287,37 @@ func (c *call) window() window {
 	if w.pad == nil {
 		w.pad = make([]int, 2*len(w.kernel))
 	}
+	switch auto := c.n.Str("auto_pad", "NOTSET"); auto {
+	case "SAME_UPPER", "SAME_LOWER":
+		w.padSame(spatial, auto == "SAME_LOWER")
+	}
 	return w
+}
+
+// padSame pads so that an axis shrinks by its stride alone; an odd row goes to the end, or
+// to the front.
+func (w *window) padSame(spatial []int, front bool) {
+	for i, n := range spatial {
+		out := (n + w.stride[i] - 1) / w.stride[i]
+		total := max(0, (out-1)*w.stride[i]+w.dilate[i]*(w.kernel[i]-1)+1-n)
+		w.pad[i], w.pad[len(spatial)+i] = total/2, total-total/2
+		if front {
+			w.pad[i], w.pad[len(spatial)+i] = total-total/2, total/2
+		}
+	}
+}
+
+// extents are the numbers of places that the kernel takes along each axis.
+func (w window) extents(spatial []int, roundUp bool) []int {
+	out := make([]int, len(spatial))
+	for i, n := range spatial {
+		free := n + w.pad[i] + w.pad[len(spatial)+i] - w.dilate[i]*(w.kernel[i]-1) - 1
+		out[i] = free/w.stride[i] + 1
+		if roundUp && free%w.stride[i] != 0 && out[i]*w.stride[i] < n+w.pad[i] {
+			out[i]++ // a place that would begin in the padding at the end does not count
+		}
+	}
+	return out
 }
 
 // source is where tap k of the kernel reads, for output position o.
@@ -298,12 +341,10 @@ func offset(at, dims []int) (int, bool) {
 }
 
 func convolve(c *call) []Array {
-	x, weight, w := c.in[0], c.in[1], c.window()
+	x, weight := c.in[0], c.in[1]
 	spatial := x.Dims[2:]
-	outDims := make([]int, len(spatial))
-	for i := range spatial {
-		outDims[i] = (spatial[i]+w.pad[i]+w.pad[len(spatial)+i]-w.dilate[i]*(w.kernel[i]-1)-1)/w.stride[i] + 1
-	}
+	w := c.window(weight.Dims[2:], spatial)
+	outDims := w.extents(spatial, false)
 	outs, perGroup := weight.Dims[0], weight.Dims[1]
 	out := zeros(x.Type, append([]int{x.Dims[0], outs}, outDims...)...)
 	area, outArea, taps := count(spatial), count(outDims), count(w.kernel)
@@ -335,8 +376,12 @@ func convolve(c *call) []Array {
 
 // transposedConvolve scatters what convolve gathers.
 func transposedConvolve(c *call) []Array {
-	x, weight, w := c.in[0], c.in[1], c.window()
+	x, weight := c.in[0], c.in[1]
 	spatial, extra := x.Dims[2:], c.attrInts("output_padding")
+	if auto := c.n.Str("auto_pad", "NOTSET"); auto != "NOTSET" && auto != "VALID" {
+		panic("auto_pad " + auto + " is not interpreted")
+	}
+	w := c.window(weight.Dims[2:], spatial)
 	outDims := make([]int, len(spatial))
 	for i := range spatial {
 		outDims[i] = (spatial[i]-1)*w.stride[i] + w.dilate[i]*(w.kernel[i]-1) + 1 - w.pad[i] - w.pad[len(spatial)+i]
@@ -365,6 +410,89 @@ func transposedConvolve(c *call) []Array {
 				pos++
 			})
 		}
+	}
+	if c.has(2) {
+		for i := range out.Data {
+			out.Data[i] += c.in[2].Data[i/outArea%outs]
+		}
+	}
+	return one(out)
+}
+
+// pool gathers, channel by channel, what lies under the kernel and reduces it with f; taps
+// is how many places the kernel has there, padding included.
+func (c *call) pool(f func(under []float64, taps int) float64) []Array {
+	x := c.in[0]
+	spatial := x.Dims[2:]
+	w := c.window(c.attrInts("kernel_shape"), spatial)
+	outDims := w.extents(spatial, c.n.Int("ceil_mode", 0) != 0)
+	out := zeros(x.Type, append(slices.Clone(x.Dims[:2]), outDims...)...)
+	padded := make([]int, len(spatial))
+	for i, n := range spatial {
+		padded[i] = n + w.pad[len(spatial)+i]
+	}
+	i, area := 0, count(spatial)
+	for channel := range x.Dims[0] * x.Dims[1] {
+		each(outDims, func(at []int) {
+			var under []float64
+			taps := 0
+			each(w.kernel, func(k []int) {
+				from := w.source(at, k)
+				if at, ok := offset(from, spatial); ok {
+					under = append(under, x.Data[channel*area+at])
+				}
+				if within(from, padded) {
+					taps++
+				}
+			})
+			out.Data[i] = f(under, taps)
+			i++
+		})
+	}
+	return one(out)
+}
+
+// within says whether a place lies before the end of the padding along every axis.
+func within(at, ends []int) bool {
+	for i, x := range at {
+		if x >= ends[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func maxPool(c *call) []Array {
+	return c.pool(func(under []float64, _ int) float64 { return slices.Max(under) })
+}
+
+func averagePool(c *call) []Array {
+	withPadding := c.n.Int("count_include_pad", 0) != 0
+	return c.pool(func(under []float64, taps int) float64 {
+		if !withPadding {
+			taps = len(under)
+		}
+		sum := 0.0
+		for _, x := range under {
+			sum += x
+		}
+		return sum / float64(taps)
+	})
+}
+
+// batchNorm normalises each channel by its running mean and variance.
+func batchNorm(c *call) []Array {
+	x := c.in[0]
+	if c.n.Int("training_mode", 0) != 0 {
+		panic("training mode is not interpreted")
+	}
+	scale, bias, mean, variance := c.in[1].Data, c.in[2].Data, c.in[3].Data, c.in[4].Data
+	epsilon := float64(c.n.Float("epsilon", 1e-5))
+	_, channels, inner := x.split(1)
+	out := zeros(x.Type, x.Dims...)
+	for i, v := range x.Data {
+		k := i / inner % channels
+		out.Data[i] = (v-mean[k])/math.Sqrt(variance[k]+epsilon)*scale[k] + bias[k]
 	}
 	return one(out)
 }

@@ -163,10 +163,11 @@ func slice(c *call) []Array {
 
 func pad(c *call) []Array {
 	x, pads := c.in[0], c.ints(1, nil)
-	if mode := c.n.Str("mode", "constant"); mode != "constant" || c.has(3) {
-		panic("padding mode " + mode + " is not interpreted")
+	if mode := c.n.Str("mode", "constant"); mode != "constant" {
+		return one(x.mirrored(c.padAmounts(pads), mode))
 	}
 	rank := len(x.Dims)
+	pads = c.padAmounts(pads)
 	dims := slices.Clone(x.Dims)
 	for i := range dims {
 		dims[i] += pads[i] + pads[rank+i]
@@ -189,6 +190,56 @@ func pad(c *call) []Array {
 		i++
 	})
 	return one(out)
+}
+
+// padAmounts spreads the amounts for named axes over all.
+func (c *call) padAmounts(pads []int) []int {
+	rank := len(c.in[0].Dims)
+	if !c.has(3) {
+		return pads
+	}
+	axes := inRange(c.ints(3, nil), rank)
+	all := make([]int, 2*rank)
+	for i, a := range axes {
+		all[a], all[rank+a] = pads[i], pads[len(axes)+i]
+	}
+	return all
+}
+
+// mirrored pads with the tensor's own elements: those behind its edge, or the edge itself.
+func (a Array) mirrored(pads []int, mode string) Array {
+	rank := len(a.Dims)
+	dims := slices.Clone(a.Dims)
+	for i := range dims {
+		dims[i] += pads[i] + pads[rank+i]
+	}
+	out, i := zeros(a.Type, dims...), 0
+	each(dims, func(at []int) {
+		from := make([]int, rank)
+		for j, n := range a.Dims {
+			from[j] = source(at[j]-pads[j], n, mode)
+		}
+		k, _ := offset(from, a.Dims)
+		out.Data[i] = a.Data[k]
+		i++
+	})
+	return out
+}
+
+// source is the place in [0,n) that place i, perhaps outside, takes its element from.
+func source(i, n int, mode string) int {
+	switch {
+	case mode == "edge":
+		return min(max(i, 0), n-1)
+	case mode == "wrap":
+		return ((i % n) + n) % n
+	case mode == "reflect" && n > 1:
+		if i = ((i % (2*n - 2)) + 2*n - 2) % (2*n - 2); i >= n {
+			i = 2*n - 2 - i
+		}
+		return i
+	}
+	panic(fmt.Sprintf("padding mode %s of extent %d is not interpreted", mode, n))
 }
 
 func tile(c *call) []Array {
@@ -388,7 +439,12 @@ func scatterElements(c *call) []Array {
 	return one(out)
 }
 
-func argMax(c *call) []Array {
+// argExtreme finds where along an axis the element lies that is better than all others.
+func argExtreme(better func(x, best float64) bool) func(*call) []Array {
+	return func(c *call) []Array { return c.argExtreme(better) }
+}
+
+func (c *call) argExtreme(better func(x, best float64) bool) []Array {
 	x := c.in[0]
 	axis := c.axis("axis", 0, len(x.Dims))
 	outer, n, inner := x.split(axis)
@@ -398,13 +454,13 @@ func argMax(c *call) []Array {
 	last := c.n.Int("select_last_index", 0) != 0
 	for o := range outer {
 		for i := range inner {
-			best := math.Inf(-1)
+			best, at := math.NaN(), 0
 			for k := range n {
-				if v := x.Data[(o*n+k)*inner+i]; v > best || last && v == best {
-					best = v
-					out.Data[o*inner+i] = float64(k)
+				if v := x.Data[(o*n+k)*inner+i]; k == 0 || better(v, best) || last && v == best {
+					best, at = v, k
 				}
 			}
+			out.Data[o*inner+i] = float64(at)
 		}
 	}
 	if c.n.Int("keepdims", 1) == 0 {
@@ -435,6 +491,46 @@ func cumSum(c *call) []Array {
 					out.Data[at] = sum
 				}
 			}
+		}
+	}
+	return one(out)
+}
+
+// oneHot puts the second of two values where an index points along a new axis, the first elsewhere.
+func oneHot(c *call) []Array {
+	index, depth, values := c.in[0], int(c.in[1].Data[0]), c.in[2]
+	axis := c.axis("axis", -1, len(index.Dims)+1)
+	out := zeros(values.Type, slices.Insert(slices.Clone(index.Dims), axis, depth)...)
+	for i := range out.Data {
+		out.Data[i] = values.Data[0]
+	}
+	_, _, inner := out.split(axis)
+	for i, f := range index.Data {
+		k := int(f)
+		if k < 0 {
+			k += depth
+		}
+		if k >= 0 && k < depth {
+			out.Data[(i/inner*depth+k)*inner+i%inner] = values.Data[1]
+		}
+	}
+	return one(out)
+}
+
+// nonZero lists where the elements are that are not zero: a column each.
+func nonZero(c *call) []Array {
+	x, i := c.in[0], 0
+	var found [][]int
+	each(x.Dims, func(at []int) {
+		if x.Data[i] != 0 {
+			found = append(found, slices.Clone(at))
+		}
+		i++
+	})
+	out := zeros(graph.Int64, len(x.Dims), len(found))
+	for k, at := range found {
+		for axis, p := range at {
+			out.Data[axis*len(found)+k] = float64(p)
 		}
 	}
 	return one(out)
