@@ -40,6 +40,16 @@ func TestEveryGradientAgreesWithDifferences(t *testing.T) {
 	}
 }
 
+func TestGradientsPassFusedOperators(t *testing.T) {
+	for _, c := range opcase.Fused {
+		t.Run(c.String(), func(t *testing.T) {
+			if err := checkGradient(c); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // TestTheCheckFindsAnErrorOfFivePercent breaks each rule in turn.
 func TestTheCheckFindsAnErrorOfFivePercent(t *testing.T) {
 	for _, c := range opcase.All {
@@ -111,6 +121,9 @@ func checkGradient(c opcase.Case) error {
 	if err != nil {
 		return err
 	}
+	if g, err = loaded(g); err != nil {
+		return err
+	}
 	forward, err := interp.RunExact(g, in)
 	if err != nil {
 		return err
@@ -137,6 +150,15 @@ func checkGradient(c opcase.Case) error {
 		}
 	}
 	return nil
+}
+
+// loaded is the graph after a way through a file: fused operators are written out.
+func loaded(g *graph.Graph) (*graph.Graph, error) {
+	model, err := g.Marshal(graph.MarshalOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return graph.Parse(model, "")
 }
 
 // objective is the sum of a graph's outputs times weights, near the inputs in.

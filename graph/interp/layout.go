@@ -381,25 +381,28 @@ func gatherND(c *call) []Array {
 func scatterND(c *call) []Array {
 	out := Array{c.in[0].Type, c.in[0].Dims, slices.Clone(c.in[0].Data)}
 	at, size := places(out.Dims, c.in[1], 0)
-	add := c.adds()
+	f := c.reduction()
 	for i, start := range at {
 		for j := range size {
-			if add {
-				out.Data[start+j] += c.in[2].Data[i*size+j]
-			} else {
-				out.Data[start+j] = c.in[2].Data[i*size+j]
-			}
+			out.Data[start+j] = f(out.Data[start+j], c.in[2].Data[i*size+j])
 		}
 	}
 	return one(out)
 }
 
-func (c *call) adds() bool {
+// reduction is what a scatter makes of an element that is there and one that comes.
+func (c *call) reduction() func(old, update float64) float64 {
 	switch r := c.n.Str("reduction", "none"); r {
-	case "add":
-		return true
 	case "none":
-		return false
+		return func(_, update float64) float64 { return update }
+	case "add":
+		return func(old, update float64) float64 { return old + update }
+	case "mul":
+		return func(old, update float64) float64 { return old * update }
+	case "max":
+		return math.Max
+	case "min":
+		return math.Min
 	default:
 		panic("reduction " + r + " is not interpreted")
 	}
@@ -426,14 +429,10 @@ func gatherElements(c *call) []Array {
 
 func scatterElements(c *call) []Array {
 	out := Array{c.in[0].Type, c.in[0].Dims, slices.Clone(c.in[0].Data)}
-	axis, add, i := c.axis("axis", 0, len(out.Dims)), c.adds(), 0
+	axis, f, i := c.axis("axis", 0, len(out.Dims)), c.reduction(), 0
 	each(c.in[1].Dims, func(at []int) {
 		k := elementAt(at, out.Dims, axis, c.in[1].Data[i])
-		if add {
-			out.Data[k] += c.in[2].Data[i]
-		} else {
-			out.Data[k] = c.in[2].Data[i]
-		}
+		out.Data[k] = f(out.Data[k], c.in[2].Data[i])
 		i++
 	})
 	return one(out)

@@ -79,19 +79,26 @@ type Options struct {
 
 // Session runs one graph. It is safe for concurrent use.
 type Session struct {
+	mu      sync.RWMutex // Close waits for runs
 	session *onnx.DynamicAdvancedSession
 	inputs  []*graph.Value
 	outputs []string
+	scalars map[string]bool // outputs of rank 0
 }
 
-// NewSession prepares a graph. Weights that lie in files are read from there by the
-// runtime, not through Go memory.
+// NewSession prepares a graph, which it leaves as it is. Weights that lie in files are read
+// from there by the runtime, not through Go memory. A graph that the runtime refuses is an
+// error of kind [errs.Unsupported].
 func NewSession(g *graph.Graph, o Options) (*Session, error) {
 	if err := Init(); err != nil {
 		return nil, err
 	}
+	if len(g.Inputs) == 0 || len(g.Outputs) == 0 {
+		return nil, errs.New(errs.Invalid, "a graph of %d inputs and %d outputs can't be run: it needs one of each", len(g.Inputs), len(g.Outputs))
+	}
 	dir := dataDir(g)
-	model, err := g.Marshal(graph.MarshalOptions{DataDir: dir})
+	fit, scalars := adapt(g)
+	model, err := fit.Marshal(graph.MarshalOptions{DataDir: dir})
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +107,7 @@ func NewSession(g *graph.Graph, o Options) (*Session, error) {
 		return nil, err
 	}
 	defer settings.Destroy()
-	s := &Session{inputs: slices.Clone(g.Inputs)}
+	s := &Session{inputs: slices.Clone(g.Inputs), scalars: scalars}
 	names := make([]string, len(g.Inputs))
 	for i, v := range g.Inputs {
 		names[i] = v.Name
@@ -150,18 +157,34 @@ func options(o Options, dir string) (*onnx.SessionOptions, error) {
 	return s, nil
 }
 
-// Close frees the session. It must not be running.
-func (s *Session) Close() error { return s.session.Destroy() }
+// Close frees the session when the runs under way have ended. Later runs are errors; closing
+// twice is not.
+func (s *Session) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.session == nil {
+		return nil
+	}
+	err := s.session.Destroy()
+	s.session = nil
+	return err
+}
 
 // Inputs are the graph's inputs, in order.
 func (s *Session) Inputs() []*graph.Value { return s.inputs }
 
 // Run computes all outputs. Inputs are read in place and must stay unchanged until Run
-// returns; outputs are the caller's. When ctx ends, the run stops after the node it
-// is at and Run returns ctx's error. Scalar outputs are not possible: give them a shape of [1].
+// returns; outputs are the caller's. Half-float outputs come back as floats. When ctx ends, the
+// run stops after the node it is at and Run returns ctx's error. Inputs that are missing,
+// unknown, or of another type or shape than the graph's are errors of kind [errs.Invalid].
 func (s *Session) Run(ctx context.Context, in map[string]*graph.Tensor) (map[string]*graph.Tensor, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.session == nil {
+		return nil, errs.New(errs.Internal, "the session is closed")
 	}
 	values, err := s.bind(in)
 	defer destroy(values)
@@ -213,7 +236,11 @@ func (s *Session) bind(in map[string]*graph.Tensor) ([]onnx.Value, error) {
 		if len(data) == 0 {
 			data = make([]byte, 8) // the wrapper takes the first element's address
 		}
-		v, err := onnx.NewCustomDataTensor(onnx.NewShape(t.Dims...), data, onnx.TensorElementDataType(t.Type))
+		dims := t.Dims
+		if len(dims) == 0 {
+			dims = []int64{1} // see adapt
+		}
+		v, err := onnx.NewCustomDataTensor(onnx.NewShape(dims...), data, onnx.TensorElementDataType(t.Type))
 		if err != nil {
 			return values, fmt.Errorf("input %q: %w", want.Name, err)
 		}
@@ -243,23 +270,52 @@ func check(want *graph.Value, t *graph.Tensor) error {
 	return nil
 }
 
-// collect copies the outputs into Go's memory.
+// collect names the outputs.
 func (s *Session) collect(values []onnx.Value) (map[string]*graph.Tensor, error) {
 	out := make(map[string]*graph.Tensor, len(values))
 	for i, v := range values {
-		dims := v.GetShape()
-		switch t := v.(type) {
-		case *onnx.Tensor[float32]:
-			out[s.outputs[i]] = graph.NewTensor(slices.Clone(t.GetData()), dims...)
-		case *onnx.Tensor[int64]:
-			out[s.outputs[i]] = graph.NewTensor(slices.Clone(t.GetData()), dims...)
-		case *onnx.Tensor[float64]:
-			out[s.outputs[i]] = graph.NewTensor(slices.Clone(t.GetData()), dims...)
-		default:
-			return nil, errs.New(errs.Unsupported, "output %q is of a type that is not read (%T)", s.outputs[i], v)
+		name := s.outputs[i]
+		t := tensor(v)
+		if t == nil {
+			return nil, errs.New(errs.Unsupported, "output %q is of a type that is not read (%T)", name, v)
 		}
+		if s.scalars[name] {
+			t.Dims = []int64{}
+		}
+		out[name] = t
 	}
 	return out, nil
+}
+
+// tensor takes over an output's elements, which lie in Go's memory. It is nil for a type that
+// is not read.
+func tensor(v onnx.Value) *graph.Tensor {
+	dims := v.GetShape()
+	switch t := v.(type) {
+	case *onnx.Tensor[float32]:
+		return graph.NewTensor(t.GetData(), dims...)
+	case *onnx.Tensor[float64]:
+		return graph.NewTensor(t.GetData(), dims...)
+	case *onnx.Tensor[int64]:
+		return graph.NewTensor(t.GetData(), dims...)
+	case *onnx.Tensor[int32]:
+		return graph.NewTensor(t.GetData(), dims...)
+	case *onnx.Tensor[int16]:
+		return graph.NewTensor(t.GetData(), dims...)
+	case *onnx.Tensor[int8]:
+		return graph.NewTensor(t.GetData(), dims...)
+	case *onnx.Tensor[uint8]:
+		return graph.NewTensor(t.GetData(), dims...)
+	case *onnx.Tensor[uint16]:
+		return graph.NewTensor(t.GetData(), dims...)
+	case *onnx.Tensor[uint32]:
+		return graph.NewTensor(t.GetData(), dims...)
+	case *onnx.Tensor[uint64]:
+		return graph.NewTensor(t.GetData(), dims...)
+	case *onnx.Tensor[bool]:
+		return graph.NewTensor(t.GetData(), dims...)
+	}
+	return nil
 }
 
 func destroy(values []onnx.Value) {

@@ -251,6 +251,8 @@ var indices = []Case{
 	{Op: "ScatterND", Name: "points are overwritten", In: []Operand{F("4 3"), I("2 2", 0, 2, 3, 1).Fed(), F("2")}},
 	{Op: "ScatterND", Name: "sums", In: []Operand{F("4 3"), I("2 1", 0, 2), F("2 3")}, Attrs: attrs{"reduction": "add"}},
 	{Op: "ScatterND", Name: "products", In: []Operand{F("4 3"), I("2 1", 0, 2), F("2 3")}, Attrs: attrs{"reduction": "mul"}, Refused: `reduction "mul"`},
+	{Op: "ScatterND", Name: "the largest", In: []Operand{F("4 3"), I("2 1", 0, 0), F("2 3")}, Attrs: attrs{"reduction": "max"}, Refused: `reduction "max"`},
+	{Op: "ScatterElements", Name: "the smallest", In: []Operand{F("2 4"), I("2 2", 0, 3, 1, 1), F("2 2")}, Attrs: attrs{"axis": yes, "reduction": "min"}, Refused: `reduction "min"`},
 	{Op: "ScatterElements", Name: "overwritten", In: []Operand{F("2 4"), I("2 2", 0, 3, 1, -2), F("2 2")}, Attrs: attrs{"axis": yes}},
 	{Op: "ScatterElements", Name: "sums", In: []Operand{F("2 4"), I("2 2", 0, 0, 1, 2), F("2 2")}, Attrs: attrs{"axis": yes, "reduction": "add"}},
 	{Op: "ArgMax", Name: "kept", In: []Operand{Apart("b=2 5", 0).Held()}, Attrs: attrs{"axis": int64(-1)}},
@@ -313,7 +315,7 @@ var shapes = []Case{
 	{Op: "Shape", Name: "some axes", In: []Operand{F("b=2 3 4").Held()}, Attrs: attrs{"start": int64(-2), "end": int64(2)}},
 	{Op: "Size", Name: "of a tensor", In: []Operand{F("b=2 3 4").Held()}},
 	{Op: "ConstantOfShape", Name: "zeros by default", In: []Operand{I("2", 2, 3).Fed()}},
-	{Op: "ConstantOfShape", Name: "of a value", In: []Operand{I("2", 2, 3)}, Attrs: attrs{"value": graph.NewTensor([]int64{7}, 1)}},
+	{Op: "ConstantOfShape", Name: "of a value", In: []Operand{I("2", 2, 3).Fed()}, Attrs: attrs{"value": graph.NewTensor([]int64{7}, 1)}},
 	{Op: "Range", Name: "integers", In: []Operand{I("", 2).Fed(), I("", 9).Fed(), I("", 3).Fed()}},
-	{Op: "Range", Name: "backward", In: []Operand{I("", 9), I("", 2), I("", -2)}},
+	{Op: "Range", Name: "backward", In: []Operand{I("", 9).Fed(), I("", 2), I("", -2)}},
 }

@@ -1,0 +1,53 @@
+package opcase
+
+import (
+	"math"
+	"math/rand/v2"
+)
+
+const msft = "com.microsoft."
+
+// Fused lists uses of operators that loading a graph writes out as others.
+var Fused = join(
+	of("any number", []Operand{Apart("b=2 3 8", 0)}, nil, "HardSwish", "HardSigmoid", "LeakyRelu", "Elu", "Mish", msft+"Gelu", msft+"FastGelu", msft+"QuickGelu"),
+	of("with parameters", []Operand{Apart("b=2 3 8", 0)}, attrs{"alpha": float32(0.3)}, "LeakyRelu", "Elu", "HardSigmoid", msft+"QuickGelu"),
+	of("with a bias", []Operand{F("b=2 3 8"), F("8")}, nil, msft+"BiasGelu", msft+"FastGelu"),
+	[]Case{
+		{Op: "PRelu", Name: "a slope for each", In: []Operand{Apart("b=2 3 4", 0), F("3 1")}},
+		{Op: "RMSNormalization", Name: "the last axis", In: []Operand{F("b=2 3 8"), F("8")}, Opset: 23},
+		{Op: "RMSNormalization", Name: "two axes", In: []Operand{F("b=2 3 8"), F("3 8")}, Attrs: attrs{"axis": int64(-2), "epsilon": float32(0.1)}, Opset: 23},
+		{Op: "InstanceNormalization", Name: "an image", In: []Operand{F("b=2 3 4 5"), F("3"), F("3")}},
+		{Op: "GroupNormalization", Name: "an image", In: []Operand{F("b=2 6 2 3"), F("6"), F("6")}, Attrs: attrs{"num_groups": int64(3)}, Opset: 21},
+		{Op: msft + "FusedMatMul", Name: "second transposed and scaled", In: []Operand{F("b=2 3 4"), F("b=2 5 4")}, Attrs: attrs{"transB": yes, "alpha": float32(0.25)}},
+		{Op: msft + "FusedMatMul", Name: "first transposed", In: []Operand{F("b=2 4 3"), F("b=2 4 5")}, Attrs: attrs{"transA": yes}},
+		{Op: msft + "SkipLayerNormalization", Name: "bare", In: []Operand{F("b=2 3 8"), F("b=2 3 8"), F("8")}},
+		{Op: msft + "SkipLayerNormalization", Name: "with both biases", In: []Operand{F("b=2 3 8"), F("b=2 3 8"), F("8"), F("8"), F("8")}, Attrs: attrs{"epsilon": float32(1e-3)}},
+		{Op: msft + "EmbedLayerNormalization", Name: "words, positions and segments", Attrs: attrs{"epsilon": float32(1e-3)}, Out: 2, In: []Operand{
+			I("2 3", 4, 0, 2, 1, 1, 3).Int32().Fed(), I("2 3", 0, 1, 1, 0, 0, 1).Int32().Fed(), F("5 8"), F("4 8"), F("2 8"), F("8"), F("8"), I("2 3", 1, 1, 0, 1, 1, 1).Int32().Fed(),
+		}},
+		{Op: "Attention", Name: "heads apart", In: []Operand{F("b=2 2 3 4"), F("b=2 2 5 4"), F("b=2 2 5 6")}, Opset: 23},
+		{Op: "Attention", Name: "heads side by side, scaled", In: []Operand{F("b=2 3 8"), F("b=2 5 8"), F("b=2 5 8")}, Attrs: attrs{"q_num_heads": int64(2), "kv_num_heads": int64(2), "scale": float32(0.2)}, Opset: 23},
+		{Op: "Attention", Name: "causal", In: []Operand{F("b=2 2 4 4"), F("b=2 2 4 4"), F("b=2 2 4 4")}, Attrs: attrs{"is_causal": yes}, Opset: 23},
+		{Op: "Attention", Name: "scores are added to", In: []Operand{F("b=2 2 3 4"), F("b=2 2 5 4"), F("b=2 2 5 4"), F("3 5")}, Opset: 23},
+		{Op: "Attention", Name: "keys are masked", In: []Operand{F("2 2 3 4"), F("2 2 5 4"), F("2 2 5 4"), Mask("3 5")}, Opset: 23},
+		{Op: "Attention", Name: "scores are capped", In: []Operand{F("b=2 2 3 4"), F("b=2 2 5 4"), F("b=2 2 5 4")}, Attrs: attrs{"softcap": float32(1.5)}, Opset: 23},
+		{Op: "Attention", Name: "queries share keys", In: []Operand{F("b=2 4 3 4"), F("b=2 2 5 4"), F("b=2 2 5 4")}, Opset: 23},
+		{Op: msft + "Attention", Name: "packed", In: []Operand{F("b=2 3 8"), Small("8 24"), F("24")}, Attrs: attrs{"num_heads": int64(2)}},
+		{Op: msft + "Attention", Name: "packed and causal", In: []Operand{F("b=2 3 8"), Small("8 24"), F("24")}, Attrs: attrs{"num_heads": int64(2), "unidirectional": yes}},
+		{Op: msft + "Attention", Name: "packed, keys masked", In: []Operand{F("2 3 8"), Small("8 24"), F("24"), I("2 3", 1, 1, 0, 1, 1, 1).Int32().Fed()}, Attrs: attrs{"num_heads": int64(2)}},
+		{Op: msft + "Attention", Name: "packed, lengths", In: []Operand{F("2 3 8"), Small("8 24"), F("24"), I("2", 2, 3).Int32().Fed()}, Attrs: attrs{"num_heads": int64(2)}},
+		{Op: msft + "MultiHeadAttention", Name: "plain", In: []Operand{F("b=2 3 8"), F("b=2 5 8"), F("b=2 5 8")}, Attrs: attrs{"num_heads": int64(2)}},
+		{Op: msft + "MultiHeadAttention", Name: "with biases", In: []Operand{F("b=2 3 8"), F("b=2 5 8"), F("b=2 5 8"), F("24")}, Attrs: attrs{"num_heads": int64(4), "scale": float32(0.3)}},
+	},
+)
+
+// Mask is a bool input of the given extents, true but for the last element of each row.
+func Mask(extents string) Operand {
+	o := B(extents)
+	row := int(o.dims[len(o.dims)-1])
+	o.fill = func(_ *rand.Rand, n int) []float64 {
+		i := 0
+		return draw(n, func() float64 { i++; return math.Min(1, float64(i%row)) })
+	}
+	return o
+}
