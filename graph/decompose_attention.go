@@ -60,11 +60,18 @@ func (b *Builder) joinHeads(x *Value) *Value {
 	return b.Op("Reshape", nil, b.Transpose(x, 0, 2, 1, 3), b.Ints(0, 0, -1))
 }
 
+var attentionAttrs = set("is_causal", "kv_num_heads", "q_num_heads", "qk_matmul_output_mode", "scale", "softcap", "softmax_precision")
+
 // attention is ai.onnx Attention of opset 23 and above.
 func attention(b *Builder, n *Node) []*Value {
 	q, k, v := n.Inputs[0], n.Inputs[1], n.Inputs[2]
 	if n.Input(6) != nil || n.Output(3) != nil {
 		fail(n, "its nonpad_kv_seqlen input or qk_matmul_output is used")
+	}
+	for name := range n.Attrs {
+		if !attentionAttrs[name] {
+			fail(n, "its attribute %s", name) // such as the windows of later opsets
+		}
 	}
 	flat := len(q.Shape) == 3
 	if flat {

@@ -631,7 +631,8 @@ func shapeShape(c *ctx) {
 	if end < 0 {
 		end += int64(len(s))
 	}
-	s = s[min(start, int64(len(s))):min(end, int64(len(s)))]
+	start, end = min(max(start, 0), int64(len(s))), min(max(end, 0), int64(len(s)))
+	s = s[min(start, end):end]
 	c.out(0, Int64, Shape{Known(int64(len(s)))})
 	c.holds(slices.Clone([]Dim(s)))
 }
@@ -676,9 +677,15 @@ func rangeShape(c *ctx) {
 	if !ok1 || !ok2 || !ok3 || len(delta) != 1 || delta[0] == 0 {
 		return
 	}
-	n := limit[0].Sub(start[0])
-	if delta[0] != 1 {
-		n = n.Add(Known(delta[0] - 1)).Div(Known(delta[0]))
+	n, step := limit[0].Sub(start[0]), delta[0]
+	if step < 0 {
+		n, step = start[0].Sub(limit[0]), -step
+	}
+	if step != 1 {
+		n = n.Add(Known(step - 1)).Div(Known(step))
+	}
+	if count, ok := n.Int(); ok {
+		n = Known(max(0, count))
 	}
 	c.out(0, t, Shape{n})
 	count, ok := n.Int()

@@ -1,6 +1,9 @@
 package graph
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 var _ = register(map[string]row{
 	"MatMul":        {matmulShape, gradMatMul},
@@ -168,7 +171,7 @@ func (c *conv) padSame(n *Node, lower bool) {
 	c.pads = make([]int64, 2*len(c.kernel))
 	for i, k := range c.kernel {
 		extent, ok := n.Inputs[0].Shape[2+i].Int()
-		if !ok || n.Op == "ConvTranspose" {
+		if !ok {
 			fail(n, "auto_pad %q with an input of %s", n.Str("auto_pad", ""), n.Inputs[0].Shape)
 		}
 		out := (extent + c.strides[i] - 1) / c.strides[i]
@@ -188,12 +191,27 @@ func convShape(c *ctx) {
 	}
 	v := readConv(c.n)
 	out := Shape{x[0], w[0]}
-	for i, k := range v.kernel {
-		span := v.dilates[i]*(k-1) + 1
-		free := x[2+i].Add(Known(v.pads[i] + v.pads[len(v.kernel)+i] - span))
-		out = append(out, free.Div(Known(v.strides[i])).Add(Known(1)))
+	for i := range v.kernel {
+		out = append(out, v.places(x[2+i], i, false))
 	}
 	c.out(0, c.n.Inputs[0].Type, out)
+}
+
+// places is how often the kernel fits along a spatial axis. Rounded up, a place that would
+// begin in the padding at the end does not count.
+func (v conv) places(extent Dim, axis int, up bool) Dim {
+	span := v.dilates[axis]*(v.kernel[axis]-1) + 1
+	free := extent.Add(Known(v.pads[axis] + v.pads[len(v.kernel)+axis] - span))
+	if !up {
+		return free.Div(Known(v.strides[axis])).Add(Known(1))
+	}
+	out := free.Add(Known(v.strides[axis] - 1)).Div(Known(v.strides[axis])).Add(Known(1))
+	n, ok1 := extent.Int()
+	count, ok2 := out.Int()
+	if ok1 && ok2 && (count-1)*v.strides[axis] >= n+v.pads[axis] {
+		return Known(count - 1)
+	}
+	return out
 }
 
 // poolShape is a convolution's, channel by channel.
@@ -207,15 +225,9 @@ func poolShape(c *ctx) {
 	if auto := c.n.Str("auto_pad", "NOTSET"); auto != "NOTSET" && auto != "VALID" {
 		v.padSame(c.n, auto == "SAME_LOWER")
 	}
-	round := int64(0)
 	out := Shape{x[0], x[1]}
-	for i, k := range v.kernel {
-		if c.n.Int("ceil_mode", 0) != 0 {
-			round = v.strides[i] - 1
-		}
-		span := v.dilates[i]*(k-1) + 1
-		free := x[2+i].Add(Known(v.pads[i] + v.pads[spatial+i] - span + round))
-		out = append(out, free.Div(Known(v.strides[i])).Add(Known(1)))
+	for i := range v.kernel {
+		out = append(out, v.places(x[2+i], i, c.n.Int("ceil_mode", 0) != 0))
 	}
 	c.out(0, c.n.Inputs[0].Type, out)
 	c.out(1, Int64, out)
@@ -223,11 +235,23 @@ func poolShape(c *ctx) {
 
 func convTransposeShape(c *ctx) {
 	x, w := c.shape(0), c.shape(1)
-	v := readConv(c.n)
-	extra := c.n.Ints("output_padding")
+	v, extra, fixed := readWindow(c.n, len(w)-2), c.n.Ints("output_padding"), c.n.Ints("output_shape")
+	same := strings.HasPrefix(c.n.Str("auto_pad", "NOTSET"), "SAME")
+	kernel, ok := w[2:].Ints()
+	if !ok {
+		c.fail("the kernel's extents %s depend on the run", w)
+	}
 	out := Shape{x[0], w[1].Mul(Known(v.group))}
-	for i, k := range v.kernel {
-		d := x[2+i].Sub(Known(1)).Mul(Known(v.strides[i])).Add(Known(v.dilates[i]*(k-1) + 1 - v.pads[i] - v.pads[len(v.kernel)+i]))
+	for i, k := range kernel {
+		switch {
+		case fixed != nil:
+			out = append(out, Known(fixed[len(fixed)-len(kernel)+i]))
+			continue
+		case same:
+			out = append(out, x[2+i].Mul(Known(v.strides[i])))
+			continue
+		}
+		d := x[2+i].Sub(Known(1)).Mul(Known(v.strides[i])).Add(Known(v.dilates[i]*(k-1) + 1 - v.pads[i] - v.pads[len(kernel)+i]))
 		if extra != nil {
 			d = d.Add(Known(extra[i]))
 		}

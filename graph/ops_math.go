@@ -75,7 +75,7 @@ var _ = register(map[string]row{
 			}
 		}
 	}},
-	"Div": {arithmetic(Dim.Div), func(b *backward, n *Node) {
+	"Div": {arithmetic(quotient), func(b *backward, n *Node) {
 		dx := b.Div(b.dy(n), n.Inputs[1])
 		if b.wants(n, 0) {
 			b.give(n, 0, dx)
@@ -84,7 +84,7 @@ var _ = register(map[string]row{
 			b.give(n, 1, b.Op("Neg", nil, b.Mul(dx, n.Outputs[0])))
 		}
 	}},
-	"Mod":  {arithmetic(func(a, b Dim) Dim { return a.Sub(a.Div(b).Mul(b)) }), nil},
+	"Mod":  {modShape, nil},
 	"Pow":  {broadcastRule, gradPow},
 	"Max":  {broadcastRule, gradExtreme},
 	"Min":  {broadcastRule, gradExtreme},
@@ -175,6 +175,25 @@ func arithmetic(op func(a, b Dim) Dim) func(*ctx) {
 			c.holds(ds)
 		}
 	}
+}
+
+// quotient is Div's of integers, which cuts off; extents are never negative.
+func quotient(a, b Dim) Dim {
+	x, ok1 := a.Int()
+	y, ok2 := b.Int()
+	if ok1 && ok2 && y != 0 {
+		return Known(x / y)
+	}
+	return a.Div(b)
+}
+
+// modShape: the remainder has the divisor's sign, with fmod the dividend's.
+func modShape(c *ctx) {
+	div := Dim.Div
+	if c.n.Int("fmod", 0) != 0 {
+		div = quotient
+	}
+	arithmetic(func(a, b Dim) Dim { return a.Sub(div(a, b).Mul(b)) })(c)
 }
 
 // zip combines the contents of inputs 0 and 1, one of which may be a single element.

@@ -19,6 +19,7 @@ func (c *ctx) resizeAxes() []int {
 func resizeShape(c *ctx) {
 	s, axes := slices.Clone(c.shape(0)), c.resizeAxes()
 	sizes, bySizes := c.ints(3)
+	bySizes = bySizes && c.n.Str("keep_aspect_ratio_policy", "stretch") == "stretch"
 	scales, byScales := c.scales()
 	for i, a := range axes {
 		switch {

@@ -32,6 +32,8 @@ func FromTensor(t *graph.Tensor) (Array, error) {
 		a.Data, err = widened[int64](t)
 	case graph.Int32:
 		a.Data, err = widened[int32](t)
+	case graph.Int16:
+		a.Data, err = widened[int16](t)
 	case graph.Uint8:
 		a.Data, err = widened[uint8](t)
 	case graph.Int8:
@@ -46,12 +48,12 @@ func FromTensor(t *graph.Tensor) (Array, error) {
 	return a, err
 }
 
-func widened[T int64 | int32 | uint8 | int8](t *graph.Tensor) ([]float64, error) {
+func widened[T int64 | int32 | int16 | uint8 | int8](t *graph.Tensor) ([]float64, error) {
 	v, err := graph.Values[T](t)
 	return widen(v), err
 }
 
-func widen[T float32 | int64 | int32 | uint8 | int8](v []T) []float64 {
+func widen[T float32 | int64 | int32 | int16 | uint8 | int8](v []T) []float64 {
 	out := make([]float64, len(v))
 	for i, x := range v {
 		out[i] = float64(x)
@@ -59,7 +61,7 @@ func widen[T float32 | int64 | int32 | uint8 | int8](v []T) []float64 {
 	return out
 }
 
-// tensor narrows the elements to the array's type; every float type becomes float32.
+// tensor narrows the elements to the array's type; half floats become float32.
 func (a Array) tensor() *graph.Tensor {
 	dims := make([]int64, len(a.Dims))
 	for i, d := range a.Dims {
@@ -70,6 +72,14 @@ func (a Array) tensor() *graph.Tensor {
 		return graph.NewTensor(narrow[int64](a.Data), dims...)
 	case graph.Int32:
 		return graph.NewTensor(narrow[int32](a.Data), dims...)
+	case graph.Int16:
+		return graph.NewTensor(narrow[int16](a.Data), dims...)
+	case graph.Int8:
+		return graph.NewTensor(narrow[int8](a.Data), dims...)
+	case graph.Uint8:
+		return graph.NewTensor(narrow[uint8](a.Data), dims...)
+	case graph.Double:
+		return graph.NewTensor(a.Data, dims...)
 	case graph.Bool:
 		b := make([]bool, len(a.Data))
 		for i, x := range a.Data {
@@ -80,7 +90,7 @@ func (a Array) tensor() *graph.Tensor {
 	return graph.NewTensor(narrow[float32](a.Data), dims...)
 }
 
-func narrow[T int64 | int32 | float32](v []float64) []T {
+func narrow[T int64 | int32 | int16 | int8 | uint8 | float32](v []float64) []T {
 	out := make([]T, len(v))
 	for i, x := range v {
 		out[i] = T(x)

@@ -11,7 +11,7 @@ import (
 )
 
 // Run computes the graph's outputs from its inputs. Floats of every type are computed in
-// double precision and rounded to float32 only at the outputs.
+// double precision; outputs are rounded to their type, half floats to float32.
 func Run(g *graph.Graph, inputs map[string]*graph.Tensor) (map[string]*graph.Tensor, error) {
 	exact, err := RunExact(g, inputs)
 	if err != nil {

@@ -17,7 +17,7 @@ func init() {
 		"Sub": binary(func(x, y float64) float64 { return x - y }),
 		"Mul": binary(func(x, y float64) float64 { return x * y }),
 		"Div": divide,
-		"Mod": binary(func(x, y float64) float64 { return x - y*math.Floor(x/y) }),
+		"Mod": mod,
 		"Pow": binary(math.Pow),
 		"Max": fold(math.Max), "Min": fold(math.Min),
 		"Sum": fold(func(x, y float64) float64 { return x + y }),
@@ -35,7 +35,7 @@ func init() {
 		"Xor":            comparison(func(x, y float64) bool { return (x != 0) != (y != 0) }),
 		"Not":            test(func(x float64) bool { return x == 0 }),
 		"IsNaN":          test(math.IsNaN),
-		"IsInf":          test(func(x float64) bool { return math.IsInf(x, 0) }),
+		"IsInf":          isInf,
 		"Neg":            unary(func(x float64) float64 { return -x }),
 		"Abs":            unary(math.Abs),
 		"Sqrt":           unary(math.Sqrt),
@@ -156,6 +156,22 @@ func divide(c *call) []Array {
 		return one(pair(c.in[0], c.in[1], func(x, y float64) float64 { return x / y }))
 	}
 	return one(pair(c.in[0], c.in[1], func(x, y float64) float64 { return math.Trunc(x / y) }))
+}
+
+// mod takes the divisor's sign, with fmod the dividend's.
+func mod(c *call) []Array {
+	return one(pair(c.in[0], c.in[1], func(x, y float64) float64 {
+		r := math.Mod(x, y)
+		if c.n.Int("fmod", 0) == 0 && r != 0 && (r < 0) != (y < 0) {
+			r += y
+		}
+		return r
+	}))
+}
+
+func isInf(c *call) []Array {
+	negative, positive := c.n.Int("detect_negative", 1) != 0, c.n.Int("detect_positive", 1) != 0
+	return test(func(x float64) bool { return negative && math.IsInf(x, -1) || positive && math.IsInf(x, 1) })(c)
 }
 
 func sign(x float64) float64 { return truth(x > 0) - truth(x < 0) }
@@ -377,18 +393,8 @@ func convolve(c *call) []Array {
 // transposedConvolve scatters what convolve gathers.
 func transposedConvolve(c *call) []Array {
 	x, weight := c.in[0], c.in[1]
-	spatial, extra := x.Dims[2:], c.attrInts("output_padding")
-	if auto := c.n.Str("auto_pad", "NOTSET"); auto != "NOTSET" && auto != "VALID" {
-		panic("auto_pad " + auto + " is not interpreted")
-	}
-	w := c.window(weight.Dims[2:], spatial)
-	outDims := make([]int, len(spatial))
-	for i := range spatial {
-		outDims[i] = (spatial[i]-1)*w.stride[i] + w.dilate[i]*(w.kernel[i]-1) + 1 - w.pad[i] - w.pad[len(spatial)+i]
-		if extra != nil {
-			outDims[i] += extra[i]
-		}
-	}
+	spatial := x.Dims[2:]
+	w, outDims := c.transposedWindow(weight.Dims[2:], spatial)
 	perGroup := weight.Dims[1]
 	outs := perGroup * w.group
 	out := zeros(x.Type, append([]int{x.Dims[0], outs}, outDims...)...)
@@ -417,6 +423,36 @@ func transposedConvolve(c *call) []Array {
 		}
 	}
 	return one(out)
+}
+
+// transposedWindow is the geometry of a ConvTranspose. Where the node says how large the
+// output is, the padding follows from it.
+func (c *call) transposedWindow(kernel, spatial []int) (w window, out []int) {
+	w = c.window(kernel, spatial)
+	auto, extra := c.n.Str("auto_pad", "NOTSET"), c.attrInts("output_padding")
+	if extra == nil {
+		extra = make([]int, len(spatial))
+	}
+	want := c.attrInts("output_shape")
+	for i, n := range spatial {
+		full := (n-1)*w.stride[i] + w.dilate[i]*(w.kernel[i]-1) + 1 + extra[i]
+		size := full - w.pad[i] - w.pad[len(spatial)+i]
+		switch {
+		case want != nil:
+			size = want[len(want)-len(spatial)+i]
+		case auto == "SAME_UPPER" || auto == "SAME_LOWER":
+			size = n * w.stride[i]
+		default:
+			out = append(out, size)
+			continue
+		}
+		total := max(0, full-size)
+		if w.pad[i] = total / 2; auto != "SAME_UPPER" {
+			w.pad[i] = total - total/2
+		}
+		out = append(out, size)
+	}
+	return w, out
 }
 
 // pool gathers, channel by channel, what lies under the kernel and reduces it with f; taps
@@ -581,7 +617,9 @@ func reduce(start float64, f func(acc, x float64) float64, end func(acc float64,
 		}
 		out := zeros(x.Type, keep...)
 		for i := range out.Data {
-			out.Data[i] = start
+			if out.Data[i] = start; x.Type == graph.Bool {
+				out.Data[i] = math.Max(0, math.Min(1, start))
+			}
 		}
 		step, i := strides(keep), 0
 		each(x.Dims, func(at []int) {

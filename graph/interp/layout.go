@@ -229,7 +229,7 @@ func (a Array) mirrored(pads []int, mode string) Array {
 // source is the place in [0,n) that place i, perhaps outside, takes its element from.
 func source(i, n int, mode string) int {
 	switch {
-	case mode == "edge":
+	case mode == "edge", mode == "reflect" && n == 1 && i == 0:
 		return min(max(i, 0), n-1)
 	case mode == "wrap":
 		return ((i % n) + n) % n
@@ -270,7 +270,8 @@ func shape(c *call) []Array {
 	if end < 0 {
 		end += len(dims)
 	}
-	dims = dims[min(start, len(dims)):min(end, len(dims))]
+	start, end = min(max(start, 0), len(dims)), min(max(end, 0), len(dims))
+	dims = dims[min(start, end):end]
 	out := zeros(graph.Int64, len(dims))
 	for i, d := range dims {
 		out.Data[i] = float64(d)

@@ -5,7 +5,7 @@ import "math"
 // resize evaluates Resize one axis after the other: each output element is a weighted sum of
 // a few input elements along the axis. Without antialiasing, all modes are such products.
 func resize(c *call) []Array {
-	if c.n.Int("antialias", 0) != 0 || c.n.Int("exclude_outside", 0) != 0 {
+	if c.n.Int("antialias", 0) != 0 {
 		panic("antialiased resizing is not interpreted")
 	}
 	a := c.in[0]
@@ -15,11 +15,9 @@ func resize(c *call) []Array {
 			axes = append(axes, i)
 		}
 	}
-	sizes := c.ints(3, nil)
+	axes = inRange(axes, len(a.Dims))
+	sizes := c.fitted(c.ints(3, nil), axes)
 	for i, axis := range axes {
-		if axis < 0 {
-			axis += len(a.Dims)
-		}
 		in := a.Dims[axis]
 		var out int
 		var scale float64
@@ -37,6 +35,26 @@ func resize(c *call) []Array {
 	return []Array{a}
 }
 
+// fitted changes the sizes so that all axes grow by one factor, where the node wants that.
+func (c *call) fitted(sizes, axes []int) []int {
+	policy := c.n.Str("keep_aspect_ratio_policy", "stretch")
+	if policy == "stretch" || len(sizes) == 0 {
+		return sizes
+	}
+	pick, scale := math.Min, math.Inf(1)
+	if policy == "not_smaller" {
+		pick, scale = math.Max, 0
+	}
+	for i, axis := range axes {
+		scale = pick(scale, float64(sizes[i])/float64(c.in[0].Dims[axis]))
+	}
+	out := make([]int, len(sizes))
+	for i, axis := range axes {
+		out[i] = int(math.Round(scale * float64(c.in[0].Dims[axis])))
+	}
+	return out
+}
+
 // tap is one input element's share in an output element.
 type tap struct {
 	from   int
@@ -49,11 +67,26 @@ func (c *call) taps(in, out int, scale float64) [][]tap {
 	for i := range list {
 		x := c.coordinate(float64(i), in, out, scale)
 		for _, t := range c.around(x) {
+			if outside := t.from < 0 || t.from >= in; outside && c.n.Int("exclude_outside", 0) != 0 {
+				continue
+			}
 			t.from = max(0, min(in-1, t.from))
 			list[i] = append(list[i], t)
 		}
+		normalize(list[i])
 	}
 	return list
+}
+
+// normalize makes the shares add up to one, as they do unless some lie outside.
+func normalize(taps []tap) {
+	sum := 0.0
+	for _, t := range taps {
+		sum += t.weight
+	}
+	for i := range taps {
+		taps[i].weight /= sum
+	}
 }
 
 // coordinate is where output position i lies on the input axis.
@@ -73,6 +106,9 @@ func (c *call) coordinate(i float64, in, out int, scale float64) float64 {
 		return (i+0.5)/scale - 0.5
 	case "half_pixel":
 		return (i+0.5)/scale - 0.5
+	case "half_pixel_symmetric":
+		adjustment := float64(out) / (scale * float64(in))
+		return float64(in)/2*(1-adjustment) + (i+0.5)/scale - 0.5
 	default:
 		panic("coordinate mode " + mode + " is not interpreted")
 	}

@@ -19,7 +19,7 @@ const (
 )
 
 // All lists the uses of every operator that package graph has a row for.
-var All = join(elementwise, extremes, comparisons, activations, norms, reductions, layouts, slices, indices, products, convolutions, shapes)
+var All = join(elementwise, extremes, comparisons, activations, norms, reductions, layouts, slices, indices, products, convolutions, shapes, contents)
 
 func join(lists ...[]Case) []Case {
 	var all []Case
@@ -74,7 +74,8 @@ var elementwise = join(
 		{Op: "Pow", Name: "the base is repeated", In: []Operand{Positive("3"), F("b=2 3")}},
 		{Op: "Mod", Name: "positive integers", In: []Operand{I("4", 7, 8, 9, 10).Fed(), I("", 4)}},
 		{Op: "Mod", Name: "integers of both signs take the divisor's sign", In: []Operand{I("4", -7, 8, -9, 10).Fed(), I("4", 4, -3, -4, 3)}},
-		{Op: "Div", Name: "integers", In: []Operand{I("4", 7, 8, 9, 10).Fed(), I("", 4)}},
+		{Op: "Mod", Name: "the remainder of C", In: []Operand{I("4", -7, 8, -9, 10).Fed(), I("4", 4, -3, -4, 3)}, Attrs: attrs{"fmod": yes}},
+		{Op: "Div", Name: "integers cut off", In: []Operand{I("4", 7, -8, -9, 10).Fed(), I("", 4)}},
 		{Op: "Mul", Name: "integers", In: []Operand{I("2", 7, 8).Fed(), I("2", -4, 3)}},
 		{Op: "Cast", Name: "to float", In: []Operand{F(withB)}, Attrs: attrs{"to": int64(graph.Float)}},
 		{Op: "Cast", Name: "to integers and a gradient", In: []Operand{F(withB)}, Attrs: attrs{"to": int64(graph.Int64)}, Refused: "have none"},
@@ -318,4 +319,37 @@ var shapes = []Case{
 	{Op: "ConstantOfShape", Name: "of a value", In: []Operand{I("2", 2, 3).Fed()}, Attrs: attrs{"value": graph.NewTensor([]int64{7}, 1)}},
 	{Op: "Range", Name: "integers", In: []Operand{I("", 2).Fed(), I("", 9).Fed(), I("", 3).Fed()}},
 	{Op: "Range", Name: "backward", In: []Operand{I("", 9).Fed(), I("", 2), I("", -2)}},
+}
+
+// contents are uses on small vectors of integers, whose elements shape arithmetic follows.
+var contents = []Case{
+	{Op: "Add", Name: "shape arithmetic", In: []Operand{I("3", 1, -2, 3).Fed(), I("", 4)}},
+	{Op: "Sub", Name: "shape arithmetic", In: []Operand{I("3", 1, -2, 3).Fed(), I("1", 4)}},
+	{Op: "Mul", Name: "shape arithmetic", In: []Operand{I("3", 1, -2, 3).Fed(), I("3", 4, 5, 6)}},
+	{Op: "Gather", Name: "shape arithmetic", In: []Operand{I("4", 3, 5, 7, 9).Fed(), I("2", 1, -1)}},
+	{Op: "Gather", Name: "one extent", In: []Operand{I("4", 3, 5, 7, 9).Fed(), I("", -2)}},
+	{Op: "Concat", Name: "shape arithmetic", In: []Operand{I("2", 3, 5).Fed(), I("1", -1), I("0")}, Attrs: attrs{"axis": no}},
+	{Op: "Slice", Name: "shape arithmetic", In: []Operand{I("5", 1, 2, 3, 4, 5).Fed(), I("1", 1), I("1", -1)}},
+	{Op: "Slice", Name: "every second of a vector", In: []Operand{I("5", 1, 2, 3, 4, 5).Fed(), I("1", 0), I("1", toEnd), I("1", 0), I("1", 2)}},
+	{Op: "Slice", Name: "a vector backward", In: []Operand{I("5", 1, 2, 3, 4, 5).Fed(), I("1", -1), I("1", math.MinInt64), I("1", 0), I("1", -1)}},
+	{Op: "Slice", Name: "pairs, as pads are reversed", In: []Operand{I("4 2", 1, 2, 3, 4, 5, 6, 7, 8).Fed(), I("1", -1), I("1", math.MinInt64), I("1", 0), I("1", -1)}},
+	{Op: "Split", Name: "shape arithmetic", In: []Operand{I("5", 1, 2, 3, 4, 5).Fed(), I("2", 2, 3)}, Out: 2},
+	{Op: "Squeeze", Name: "one extent", In: []Operand{I("1", 7).Fed(), I("1", 0)}},
+	{Op: "Unsqueeze", Name: "one extent", In: []Operand{I("", 7).Fed(), I("1", 0)}},
+	{Op: "Reshape", Name: "one extent", In: []Operand{I("1", 7).Fed(), I("1", -1)}},
+	{Op: "Reshape", Name: "a vector to its own length", In: []Operand{I("2", 7, 8).Fed(), I("1", 2)}},
+	{Op: "Transpose", Name: "a vector", In: []Operand{I("2", 7, 8).Fed()}},
+	{Op: "Expand", Name: "one extent", In: []Operand{I("1", 7).Fed(), I("1", 3)}},
+	{Op: "Where", Name: "a target's holes", In: []Operand{Mask("3"), I("3", 2, 3, 4).Fed(), I("", -1)}},
+	{Op: "Cast", Name: "an extent to 32 bits", In: []Operand{I("2", 7, -8).Fed()}, Attrs: attrs{"to": int64(graph.Int32)}},
+	{Op: "ReduceProd", Name: "the count of a shape", In: []Operand{I("3", 2, 3, 4).Fed(), I("1", 0)}, Attrs: attrs{"keepdims": no}},
+	{Op: "ConstantOfShape", Name: "ones", In: []Operand{I("1", 3).Fed()}, Attrs: attrs{"value": graph.NewTensor([]int64{1}, 1)}},
+	{Op: "Range", Name: "nothing", In: []Operand{I("", 5).Fed(), I("", 2).Fed(), I("", 1).Fed()}},
+	{Op: "Range", Name: "by one", In: []Operand{I("", -2).Fed(), I("", 2).Fed(), I("", 1).Fed()}},
+	{Op: "Identity", Name: "a shape", In: []Operand{I("3", 2, 3, 4).Fed()}},
+	{Op: "Shape", Name: "fixed extents", In: []Operand{F("2 3 4").Held()}},
+	{Op: "Shape", Name: "from behind the last axis", In: []Operand{F("2 3 4").Held()}, Attrs: attrs{"start": int64(5)}},
+	{Op: "Shape", Name: "from before the first axis", In: []Operand{F("2 3 4").Held()}, Attrs: attrs{"start": int64(-7), "end": int64(-1)}},
+	{Op: "Shape", Name: "an end ahead of the start", In: []Operand{F("2 3 4").Held()}, Attrs: attrs{"start": int64(2), "end": yes}},
+	{Op: "Size", Name: "fixed extents", In: []Operand{F("2 3 4").Held()}},
 }
