@@ -44,7 +44,10 @@ func canonicalize(g *Graph) (err error) {
 
 // convert brings the graph's nodes, and those of the graphs within them, up to opset 18.
 func convert(g *Graph, from int64) error {
-	for _, n := range slices.Clone(g.Nodes) {
+	nodes := g.Nodes
+	g.Nodes = make([]*Node, 0, len(nodes))
+	for _, n := range nodes {
+		g.Nodes = append(g.Nodes, n)
 		for _, a := range n.Attrs {
 			if sub, ok := a.Value.(*Graph); ok {
 				sub.fresh = g.fresh // one count for all, as inner names must not hide outer ones
@@ -182,7 +185,7 @@ func flattenedSoftmax(g *Graph, n *Node, from int64) error {
 	n.Outputs[0] = inner
 	restore := &Node{Op: "Reshape", Inputs: []*Value{inner, shape}, Outputs: []*Value{y}, Attrs: map[string]Attr{}}
 	y.Def = restore
-	g.Nodes = slices.Insert(g.Nodes, slices.Index(g.Nodes, n)+1, restore)
+	g.Nodes = slices.Insert(g.Nodes, g.index(n)+1, restore)
 	return nil
 }
 
@@ -237,8 +240,17 @@ func (g *Graph) insertBefore(n *Node, op string, attrs map[string]Attr, inputs .
 	m := newNode(op, attrs, inputs)
 	out := &Value{Name: g.freshName(op), Def: m}
 	m.Outputs = []*Value{out}
-	g.Nodes = slices.Insert(g.Nodes, slices.Index(g.Nodes, n), m)
+	g.Nodes = slices.Insert(g.Nodes, g.index(n), m)
 	return out
+}
+
+// index is the node's place, looked for from the end, where nodes are mostly added.
+func (g *Graph) index(n *Node) int {
+	i := len(g.Nodes) - 1
+	for i >= 0 && g.Nodes[i] != n {
+		i--
+	}
+	return i
 }
 
 func newNode(op string, attrs map[string]Attr, inputs []*Value) *Node {

@@ -64,6 +64,7 @@ func (b *Builder) try(n *Node, rewrite func(*Builder, *Node) []*Value) (err erro
 			fail(n, "operand %q is of unknown shape", v.Name)
 		}
 	}
+	from := len(b.g.Nodes)
 	outs := rewrite(b, n)
 	for i, v := range n.Outputs {
 		if v != nil && (i >= len(outs) || outs[i] == nil) {
@@ -72,24 +73,28 @@ func (b *Builder) try(n *Node, rewrite func(*Builder, *Node) []*Value) (err erro
 	}
 	for i, v := range n.Outputs {
 		if v != nil {
-			b.become(n, v, outs[i])
+			b.become(n, v, outs[i], from)
 		}
 	}
 	return nil
 }
 
-// become makes out, which n defined, the output that a new node defines as v.
-func (b *Builder) become(n *Node, out, v *Value) {
+// become makes out, which n defined, the output that a new node defines as v; the new nodes
+// begin at from.
+func (b *Builder) become(n *Node, out, v *Value, from int) {
 	if v.Def == nil || slices.Contains(n.Inputs, v) {
 		v = b.Op("Identity", nil, v)
 	}
 	if ds, ok := b.in.contents[v]; ok {
-		b.in.contents[out] = ds
+		b.in.hold(out, ds)
+	}
+	if x, ok := b.in.numbers[v]; ok {
+		b.in.numbers[out] = x
 	}
 	out.Def, out.Type, out.Shape = v.Def, v.Type, v.Shape
 	replaceIn(v.Def.Outputs, v, out)
 	// What the decomposition already read as v is read as out.
-	for _, m := range b.g.Nodes {
+	for _, m := range b.g.Nodes[from:] {
 		replaceIn(m.Inputs, v, out)
 	}
 }

@@ -48,14 +48,20 @@ func (d Dim) Is(n int64) bool {
 }
 
 // Add returns d + e.
-func (d Dim) Add(e Dim) Dim { return collect(append(slices.Clone(d.terms), e.terms...)) }
+func (d Dim) Add(e Dim) Dim {
+	sum := collect(append(slices.Clone(d.terms), e.terms...))
+	if len(sum.terms) > maxTerms {
+		return opaque("(" + d.String() + ")+(" + e.String() + ")")
+	}
+	return sum
+}
 
 // Sub returns d - e.
 func (d Dim) Sub(e Dim) Dim { return d.Add(e.Mul(Known(-1))) }
 
 // maxTerms bounds a polynomial. Shapes have a handful of terms; a file made to blow them up gets
-// a symbol for the product instead.
-const maxTerms = 64
+// a symbol for the sum or product instead.
+const maxTerms = 24
 
 // Mul returns d * e.
 func (d Dim) Mul(e Dim) Dim {
@@ -114,10 +120,11 @@ func (d Dim) exact(e Dim) (Dim, bool) {
 		return Dim{}, false
 	}
 	by, quotient := e.leading(), Dim{}
-	for rest := d; len(rest.terms) > 0; {
+	steps := 0
+	for rest := d; len(rest.terms) > 0; steps++ {
 		t := rest.leading()
 		syms, ok := without(t.syms, by.syms)
-		if !ok || t.coef%by.coef != 0 {
+		if !ok || t.coef%by.coef != 0 || steps > maxTerms {
 			return Dim{}, false
 		}
 		q := Dim{[]term{{syms, t.coef / by.coef}}}

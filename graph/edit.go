@@ -63,17 +63,14 @@ func cloneValues(vs []*Value, to map[*Value]*Value) []*Value {
 // Prune drops the nodes that no output needs. Inputs stay.
 func (g *Graph) Prune() {
 	need := map[*Node]bool{}
-	var visit func(vs []*Value)
-	visit = func(vs []*Value) {
-		for _, v := range vs {
-			if v != nil && v.Def != nil && !need[v.Def] {
-				need[v.Def] = true
-				visit(v.Def.Inputs)
-				visit(v.Def.captured())
-			}
+	for open := slices.Clone(g.Outputs); len(open) > 0; {
+		v := open[len(open)-1]
+		open = open[:len(open)-1]
+		if v != nil && v.Def != nil && !need[v.Def] {
+			need[v.Def] = true
+			open = append(append(open, v.Def.Inputs...), v.Def.captured()...)
 		}
 	}
-	visit(g.Outputs)
 	g.Nodes = slices.DeleteFunc(g.Nodes, func(n *Node) bool { return !need[n] })
 }
 

@@ -47,11 +47,11 @@ func (b *Builder) Gradient(outputs, cotangents, wrt []*Value) []*Value {
 // unreachable says why there is no gradient of outputs by v: what lies between them has a
 // derivative of zero or none, or nothing lies there.
 func unreachable(g *Graph, outputs []*Value, v *Value) error {
-	on := reached(g, v)
+	on, to := reached(g, v), leadingTo(g, outputs)
 	var between []*Node
 	for _, n := range g.Nodes {
-		on := slices.ContainsFunc(n.Inputs, func(x *Value) bool { return x != nil && on[x] })
-		if on && (!passes(n) || !n.Outputs[0].Type.IsFloat()) && slices.ContainsFunc(outputs, func(y *Value) bool { return reached(g, n.Outputs[0])[y] }) {
+		dead := !passes(n) || !n.Outputs[0].Type.IsFloat()
+		if dead && slices.ContainsFunc(n.Inputs, func(x *Value) bool { return on[x] }) && slices.ContainsFunc(n.Outputs, func(y *Value) bool { return to[y] }) {
 			between = append(between, n)
 		}
 	}
@@ -133,6 +133,22 @@ func (b *backward) refuse() {
 	if len(missing) > 0 {
 		panic(bail{errs.New(errs.Unsupported, "no gradient passes these operators: %s", census(missing))})
 	}
+}
+
+// leadingTo are the values that the outputs are computed from, themselves included.
+func leadingTo(g *Graph, outputs []*Value) map[*Value]bool {
+	to := map[*Value]bool{}
+	for _, y := range outputs {
+		to[y] = true
+	}
+	for _, n := range slices.Backward(g.Nodes) {
+		if slices.ContainsFunc(n.Outputs, func(y *Value) bool { return y != nil && to[y] }) {
+			for _, x := range n.Inputs {
+				to[x] = x != nil
+			}
+		}
+	}
+	return to
 }
 
 // census counts nodes by operator and names the first of each.

@@ -8,13 +8,20 @@ import (
 // followed: shapes and indices, never data.
 const maxContents = 1024
 
+// maxHeld is how many terms the contents of all tensors together may have; models have a few
+// tens of thousands. Beyond, contents are not followed any more.
+const maxHeld = 1 << 20
+
 // inference holds what is known about a graph's values beside their types and shapes.
 type inference struct {
 	g *Graph
 	// contents are the elements of small integer and bool tensors of rank 0 and 1, as
 	// polynomials in the symbols of the input shapes: the results of shape arithmetic.
 	contents map[*Value][]Dim
-	free     int // counter behind one node's symbols for extents that nothing is known of
+	// numbers are one-element floats that follow from constants and extents alone.
+	numbers map[*Value]float64
+	held    int // terms in contents, held against maxHeld
+	free    int // counter behind one node's symbols for extents that nothing is known of
 }
 
 // Infer sets the type and shape of every value from the inputs' shapes. What a file
@@ -35,7 +42,7 @@ func (g *Graph) infer() (in *inference, err error) {
 }
 
 func newInference(g *Graph) *inference {
-	return &inference{g: g, contents: map[*Value][]Dim{}}
+	return &inference{g: g, contents: map[*Value][]Dim{}, numbers: map[*Value]float64{}}
 }
 
 // node infers one node's outputs.
@@ -44,7 +51,7 @@ func (in *inference) node(n *Node) {
 	for _, v := range n.Outputs {
 		if v != nil {
 			v.Shape = nil
-			delete(in.contents, v)
+			in.forget(v)
 		}
 	}
 	r, ok := table[key(n)]
@@ -59,6 +66,29 @@ func (in *inference) node(n *Node) {
 		}
 	}
 	r.shape(&ctx{in: in, n: n})
+	in.follow(n)
+}
+
+// forget drops what was known of v's elements.
+func (in *inference) forget(v *Value) {
+	for _, d := range in.contents[v] {
+		in.held -= 1 + len(d.terms)
+	}
+	delete(in.contents, v)
+	delete(in.numbers, v)
+}
+
+// hold records v's elements.
+func (in *inference) hold(v *Value, ds []Dim) {
+	size := 0
+	for _, d := range ds {
+		size += 1 + len(d.terms)
+	}
+	if len(ds) <= maxContents && in.held+size <= maxHeld {
+		in.forget(v)
+		in.contents[v] = ds
+		in.held += size
+	}
 }
 
 // symbol returns a dim of which nothing is known.
@@ -98,7 +128,7 @@ func (in *inference) ints(v *Value) ([]Dim, bool) {
 	if out == nil {
 		out = []Dim{}
 	}
-	in.contents[v] = out
+	in.hold(v, out)
 	return out, true
 }
 
@@ -163,6 +193,9 @@ func (s Shape) ints() ([]int64, bool) {
 
 // out sets output i's type and shape.
 func (c *ctx) out(i int, t DataType, s Shape) {
+	if len(s) > maxRank {
+		c.fail("its output has %d axes, at most %d are followed", len(s), maxRank)
+	}
 	if v := c.n.Output(i); v != nil {
 		v.Type, v.Shape = t, s
 	}
@@ -172,11 +205,7 @@ func (c *ctx) out(i int, t DataType, s Shape) {
 func (c *ctx) same() { c.out(0, c.n.Inputs[0].Type, c.shape(0)) }
 
 // holds records output 0's contents.
-func (c *ctx) holds(ds []Dim) {
-	if len(ds) <= maxContents {
-		c.in.contents[c.n.Outputs[0]] = ds
-	}
-}
+func (c *ctx) holds(ds []Dim) { c.in.hold(c.n.Outputs[0], ds) }
 
 // axis brings an axis into [0, rank).
 func (c *ctx) axis(axis int64, rank int) int {

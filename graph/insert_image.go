@@ -61,6 +61,9 @@ func (t *ImageTower) findPixels() error {
 	return nil
 }
 
+// maxInferred bounds how many nodes are looked at, in all, while image sizes are tried.
+const maxInferred = 2 << 20
+
 // fixImageSize infers the graph's shapes. Where the file leaves the image's height and
 // width open although a position table allows but one, they are set to it; square images
 // are tried. Where any size will do, they stay open.
@@ -82,7 +85,8 @@ func fixImageSize(g *Graph, pixels *Value) error {
 		return g.Infer() == nil
 	}
 	const largest = 2048
-	for size := 2 * step; step > 0 && size <= largest; size += step {
+	tries := max(4, maxInferred/(1+len(g.Nodes)))
+	for size := 2 * step; step > 0 && size <= largest && tries > 0; size, tries = size+step, tries-1 {
 		if try(size) && !try(size+step) {
 			try(size)
 			return nil
@@ -146,7 +150,8 @@ func (t *ImageTower) measure(on map[*Value]bool) error {
 	if !ok1 || !ok2 {
 		return unpromptable("the tokens' shape %s at %q depends on the run", t.Insert.Shape, t.Insert.Name)
 	}
-	t.Tokens, t.Width, t.ClassTokens = int(tokens), int(width), int(leading(t.Insert, on, 0))
+	l := &leaders{on, map[*Value]int64{}}
+	t.Tokens, t.Width, t.ClassTokens = int(tokens), int(width), int(l.count(t.Insert, 0))
 	return nil
 }
 
@@ -172,24 +177,38 @@ func isTokenJoin(n *Node, on map[*Value]bool) bool {
 	return n.Op == "Concat" && axisOf(n, "axis", 0) == 1 && slices.ContainsFunc(n.Inputs, same)
 }
 
-// leading counts the tokens at the front of v that are the same for all images.
-func leading(v *Value, on map[*Value]bool, depth int) int64 {
+// leaders counts tokens at the front of values that are the same for all images.
+type leaders struct {
+	on    map[*Value]bool // values that depend on the image
+	known map[*Value]int64
+}
+
+func (l *leaders) count(v *Value, depth int) int64 {
 	if len(v.Shape) != 3 || depth > 32 {
 		return 0
 	}
 	extent, _ := v.Shape[1].Int()
-	if !on[v] {
+	if !l.on[v] {
 		return extent
 	}
 	if v.Def == nil {
 		return 0
 	}
-	n := v.Def
+	k, seen := l.known[v]
+	if !seen {
+		k = l.of(v.Def, extent, depth)
+		l.known[v] = k
+	}
+	return k
+}
+
+// of counts for the output, of the given number of tokens, of a node.
+func (l *leaders) of(n *Node, extent int64, depth int) int64 {
 	switch {
 	case n.Op == "Concat" && axisOf(n, "axis", 0) == 1:
 		count := int64(0)
 		for _, x := range n.Inputs {
-			k := leading(x, on, depth+1)
+			k := l.count(x, depth+1)
 			count += k
 			if !x.Shape[1].Is(k) {
 				break
@@ -200,16 +219,16 @@ func leading(v *Value, on map[*Value]bool, depth int) int64 {
 		x := n.Inputs[0]
 		whole, ok := x.Shape[1].Int()
 		if !ok || whole == extent {
-			return min(extent, leading(x, on, depth+1))
+			return min(extent, l.count(x, depth+1))
 		}
 		if start, ok := sliceStart(n); ok {
-			return max(0, min(extent, leading(x, on, depth+1)-start))
+			return max(0, min(extent, l.count(x, depth+1)-start))
 		}
 	case broadcasts[n.Op] || elementwise[n.Op] || n.Op == "LayerNormalization":
 		count := extent
 		for _, x := range n.Inputs {
-			if on[x] {
-				count = min(count, leading(x, on, depth+1))
+			if l.on[x] {
+				count = min(count, l.count(x, depth+1))
 			}
 		}
 		return count
@@ -263,7 +282,7 @@ func (t *ImageTower) withShallow(k int64, perRow bool) (*surgery, map[*Value]*Va
 	tokens := s.splice(to[t.Insert], 1, int64(t.ClassTokens), 0, prompt)
 	r := &growth{
 		in: newInference(g), tokens: tokens, axis: 1, at: int64(t.ClassTokens), was: int64(t.Tokens), now: int64(t.Tokens) + k,
-		old: old, merged: map[*Value]map[int][]Dim{},
+		old: old, merged: map[*Value]map[int][]Dim{}, equal: map[place]bool{},
 	}
 	return s, to, r.run()
 }

@@ -12,8 +12,11 @@ import (
 
 // Limits on what a model file may hold; far above what exporters write.
 const (
-	maxNodes = 1 << 20
-	maxDepth = 16 // graphs within attributes within graphs
+	maxNodes   = 1 << 17
+	maxTensors = 1 << 18 // initializers and attributes that are tensors
+	maxAttrs   = 1 << 20
+	maxRank    = 64
+	maxDepth   = 16 // graphs within attributes within graphs
 	// inlineLimit is the size in bytes above which a weight is left in its file.
 	inlineLimit = 1 << 10
 )
@@ -60,7 +63,9 @@ type loader struct {
 	file  string // the model file; "" when it only lies in memory
 	dir   string
 	depth int
-	nodes int
+	// counts of what has been read so far, held against the limits
+	nodes, tensors, attrs int
+
 	local map[string]bool // names of the model's local functions
 }
 
@@ -130,16 +135,28 @@ func (l *loader) function(f field) error {
 	})
 }
 
+// scope resolves the names of a graph and of the graphs around it.
+type scope struct {
+	own   map[string]*Value
+	outer *scope
+}
+
+func (s *scope) find(name string) *Value {
+	for ; s != nil; s = s.outer {
+		if v := s.own[name]; v != nil {
+			return v
+		}
+	}
+	return nil
+}
+
 // graph reads a GraphProto into g. outer resolves names of the enclosing graph.
-func (l *loader) graph(g *Graph, body field, outer map[string]*Value) error {
+func (l *loader) graph(g *Graph, body field, outer *scope) error {
 	if l.depth++; l.depth > maxDepth {
 		return fmt.Errorf("graphs are nested deeper than %d", maxDepth)
 	}
 	defer func() { l.depth-- }()
-	values := map[string]*Value{}
-	for k, v := range outer {
-		values[k] = v
-	}
+	values := &scope{own: map[string]*Value{}, outer: outer}
 	var nodes, inputs, outputs, infos []field
 	err := fields(body.Bytes, body.Offset, func(f field) error {
 		switch f.Num {
@@ -152,7 +169,7 @@ func (l *loader) graph(g *Graph, body field, outer map[string]*Value) error {
 			if err != nil {
 				return fmt.Errorf("initializer %q: %w", name, err)
 			}
-			values[name] = &Value{Name: name, Type: t.Type, Shape: known(t.Dims), Const: t}
+			values.own[name] = &Value{Name: name, Type: t.Type, Shape: known(t.Dims), Const: t}
 		case 11:
 			inputs = append(inputs, f)
 		case 12:
@@ -186,16 +203,16 @@ func (l *loader) graph(g *Graph, body field, outer map[string]*Value) error {
 
 // readInputs adds the graph's inputs; an input that is also an initializer (IR version
 // 3 and below list them twice) is the constant.
-func readInputs(g *Graph, inputs []field, values map[string]*Value) error {
+func readInputs(g *Graph, inputs []field, values *scope) error {
 	for _, f := range inputs {
 		v, err := valueInfo(f)
 		if err != nil {
 			return fmt.Errorf("input %q: %w", v.Name, err)
 		}
-		if old := values[v.Name]; old != nil && old.Const != nil {
+		if old := values.own[v.Name]; old != nil && old.Const != nil {
 			continue
 		}
-		values[v.Name] = v
+		values.own[v.Name] = v
 		g.Inputs = append(g.Inputs, v)
 	}
 	return nil
@@ -203,13 +220,13 @@ func readInputs(g *Graph, inputs []field, values map[string]*Value) error {
 
 // readOutputs resolves the graph's outputs. Their declared types are kept where
 // nothing better is known; declared shapes are not trusted.
-func readOutputs(g *Graph, outputs []field, values map[string]*Value) error {
+func readOutputs(g *Graph, outputs []field, values *scope) error {
 	for _, f := range outputs {
 		declared, err := valueInfo(f)
 		if err != nil {
 			return fmt.Errorf("output %q: %w", declared.Name, err)
 		}
-		v := values[declared.Name]
+		v := values.find(declared.Name)
 		if v == nil {
 			return fmt.Errorf("output %q is defined nowhere", declared.Name)
 		}
@@ -221,7 +238,7 @@ func readOutputs(g *Graph, outputs []field, values map[string]*Value) error {
 	return nil
 }
 
-func (l *loader) node(g *Graph, f field, values map[string]*Value) error {
+func (l *loader) node(g *Graph, f field, values *scope) error {
 	n := &Node{Attrs: map[string]Attr{}}
 	var outputs []string
 	var attrs []field
@@ -229,9 +246,11 @@ func (l *loader) node(g *Graph, f field, values map[string]*Value) error {
 	err := fields(f.Bytes, f.Offset, func(f field) error {
 		switch f.Num {
 		case 1:
-			in, ok := values[string(f.Bytes)]
-			if !ok && len(f.Bytes) > 0 {
-				unknown = string(f.Bytes)
+			var in *Value
+			if len(f.Bytes) > 0 {
+				if in = values.find(string(f.Bytes)); in == nil {
+					unknown = string(f.Bytes)
+				}
 			}
 			n.Inputs = append(n.Inputs, in)
 		case 2:
@@ -256,6 +275,9 @@ func (l *loader) node(g *Graph, f field, values map[string]*Value) error {
 	if n.Domain != "" && l.local[n.Op] {
 		return errs.New(errs.Unsupported, "node %q calls the local function %s.%s; export without functions", n.Name, n.Domain, n.Op)
 	}
+	if l.attrs += len(attrs); l.attrs > maxAttrs {
+		return errs.New(errs.TooLarge, "more than %d attributes", maxAttrs)
+	}
 	for _, a := range attrs {
 		if err := l.attr(g, n, a, values); err != nil {
 			return fmt.Errorf("node %q (%s): %w", n.Name, n.Op, err)
@@ -265,13 +287,13 @@ func (l *loader) node(g *Graph, f field, values map[string]*Value) error {
 }
 
 // define enters the node's outputs; a Constant becomes a constant value.
-func define(g *Graph, n *Node, outputs []string, values map[string]*Value) error {
+func define(g *Graph, n *Node, outputs []string, values *scope) error {
 	if n.Op == "Constant" && n.Domain == "" {
 		t, err := constantTensor(n)
 		if err != nil || len(outputs) != 1 {
 			return fmt.Errorf("constant %q: %w", n.Name, err)
 		}
-		values[outputs[0]] = &Value{Name: outputs[0], Type: t.Type, Shape: known(t.Dims), Const: t}
+		values.own[outputs[0]] = &Value{Name: outputs[0], Type: t.Type, Shape: known(t.Dims), Const: t}
 		return nil
 	}
 	for _, name := range outputs {
@@ -279,11 +301,11 @@ func define(g *Graph, n *Node, outputs []string, values map[string]*Value) error
 			n.Outputs = append(n.Outputs, nil)
 			continue
 		}
-		if old := values[name]; old != nil && (old.Def != nil || old.Const == nil) {
+		if old := values.own[name]; old != nil && (old.Def != nil || old.Const == nil) {
 			return fmt.Errorf("node %q (%s): output %q is defined twice", n.Name, n.Op, name)
 		}
 		v := &Value{Name: name, Def: n}
-		values[name] = v
+		values.own[name] = v
 		n.Outputs = append(n.Outputs, v)
 	}
 	g.Nodes = append(g.Nodes, n)
@@ -310,7 +332,7 @@ func constantTensor(n *Node) (*Tensor, error) {
 	return nil, fmt.Errorf("it has no value")
 }
 
-func (l *loader) attr(g *Graph, n *Node, f field, values map[string]*Value) error {
+func (l *loader) attr(g *Graph, n *Node, f field, values *scope) error {
 	var name string
 	var a any
 	var ints []int64
@@ -403,7 +425,9 @@ func tensorType(f field, v *Value) error {
 			return fields(f.Bytes, f.Offset, func(f field) error {
 				if f.Num == 1 {
 					d, err := dimension(f, v.Name, len(v.Shape))
-					v.Shape = append(v.Shape, d)
+					if v.Shape = append(v.Shape, d); len(v.Shape) > maxRank {
+						return fmt.Errorf("it has more than %d axes", maxRank)
+					}
 					return err
 				}
 				return nil
@@ -424,7 +448,7 @@ func dimension(f field, value string, axis int) (Dim, error) {
 			d = Known(int64(f.Varint))
 		case 2:
 			if len(f.Bytes) > 0 {
-				d = Sym(string(f.Bytes))
+				d = opaque(string(f.Bytes))
 			}
 		}
 		return nil
@@ -435,6 +459,9 @@ func dimension(f field, value string, axis int) (Dim, error) {
 // tensor reads a TensorProto. Large raw data stays in the file.
 func (l *loader) tensor(f field) (*Tensor, string, error) {
 	t := &Tensor{Dims: []int64{}}
+	if l.tensors++; l.tensors > maxTensors {
+		return nil, "", errs.New(errs.TooLarge, "more than %d tensors", maxTensors)
+	}
 	var name string
 	var raw *field
 	var location map[string]string
@@ -485,6 +512,9 @@ func (l *loader) tensor(f field) (*Tensor, string, error) {
 // byteSize is the tensor's size in bytes, an error when its dims are no dims.
 func byteSize(t *Tensor) (int64, error) {
 	n := int64(t.Type.Size())
+	if len(t.Dims) > maxRank {
+		return 0, fmt.Errorf("%d axes, at most %d are read", len(t.Dims), maxRank)
+	}
 	if n == 0 && t.Type != String {
 		return 0, errs.New(errs.Unsupported, "elements of type %s", t.Type)
 	}

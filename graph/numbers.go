@@ -2,44 +2,49 @@ package graph
 
 import "math"
 
-// number evaluates a one-element float that follows from constants and known extents alone,
-// as sizes do that an exporter computes in floats: the side of a square table by Pow(N, 0.5),
-// a scale by Div.
-func (in *inference) number(v *Value, depth int) (float64, bool) {
-	if v == nil || depth > 16 {
+// number is a one-element float that follows from constants and known extents alone, as sizes
+// do that an exporter computes in floats: the side of a square table by Pow(N, 0.5), a scale by Div.
+func (in *inference) number(v *Value) (float64, bool) {
+	switch {
+	case v == nil:
 		return 0, false
-	}
-	if !v.Type.IsFloat() {
+	case !v.Type.IsFloat():
 		ds, ok := in.ints(v)
 		if !ok || len(ds) != 1 {
 			return 0, false
 		}
 		n, ok := ds[0].Int()
 		return float64(n), ok
-	}
-	if v.Const != nil {
+	case v.Const != nil:
 		if v.Const.Len() != 1 {
 			return 0, false
 		}
 		f, err := Float32s(v.Const)
-		return float64(firstOr(f)), err == nil
+		return float64(firstOr(f)), err == nil && len(f) == 1
 	}
-	if v.Def == nil || v.Def.Domain != "" {
-		return 0, false
+	x, ok := in.numbers[v]
+	return x, ok
+}
+
+// follow records the number that a node makes of numbers.
+func (in *inference) follow(n *Node) {
+	out := n.Output(0)
+	if out == nil || !out.Type.IsFloat() || n.Domain != "" {
+		return
 	}
-	x, ok := in.number(v.Def.Input(0), depth+1)
+	one, two := oneOperand[n.Op], twoOperands[n.Op]
+	if one == nil && two == nil {
+		return
+	}
+	x, ok := in.number(n.Input(0))
 	if !ok {
-		return 0, false
+		return
 	}
-	if f := oneOperand[v.Def.Op]; f != nil {
-		return f(x), true
+	if one != nil {
+		in.numbers[out] = one(x)
+	} else if y, ok := in.number(n.Input(1)); ok {
+		in.numbers[out] = two(x, y)
 	}
-	y, ok := in.number(v.Def.Input(1), depth+1)
-	f := twoOperands[v.Def.Op]
-	if !ok || f == nil {
-		return 0, false
-	}
-	return f(x, y), true
 }
 
 var oneOperand = map[string]func(float64) float64{
@@ -59,7 +64,7 @@ func same(x float64) float64 { return x }
 // toInteger follows a Cast of such a float to an integer, which cuts off its fraction.
 // Sizes are far below 2^31; a value close below a whole number is one that floats missed.
 func (c *ctx) toInteger() {
-	x, ok := c.in.number(c.n.Inputs[0], 0)
+	x, ok := c.in.number(c.n.Inputs[0])
 	if !ok || math.Abs(x) > 1<<31 || len(c.n.Outputs[0].Shape) > 1 {
 		return
 	}

@@ -292,7 +292,8 @@ func (c *ctx) splitContents(in []Dim) {
 		if !ok || int(n) > len(in) {
 			return
 		}
-		c.in.contents[v], in = in[:n], in[n:]
+		c.in.hold(v, in[:n])
+		in = in[n:]
 	}
 }
 

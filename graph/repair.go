@@ -24,6 +24,8 @@ type growth struct {
 	old    map[*Value]Shape
 	// merged are the factors, outermost first, of axes that hold tokens and more.
 	merged map[*Value]map[int][]Dim
+	// equal is what uniform has found out.
+	equal map[place]bool
 }
 
 // run infers the graph's shapes in the token symbol, mending each node ahead of its turn.
@@ -132,7 +134,7 @@ func (r *growth) reshape(n *Node) {
 	delete(n.Attrs, "allowzero")
 	n.Inputs[1] = r.in.g.constant("target", NewTensor(target, int64(len(target))))
 	// Its shape in the token symbol is wanted, not the number.
-	r.in.contents[n.Inputs[1]] = want
+	r.in.hold(n.Inputs[1], want)
 }
 
 // part is one factor of an axis, with its extent in the original graph.
@@ -293,7 +295,7 @@ func (r *growth) split(n *Node) {
 	n.Inputs[1] = r.in.g.constant("sizes", NewTensor(sizes, int64(len(sizes))))
 	ds = slices.Clone(ds)
 	ds[grown] = ds[grown].Add(Sym(tokenSymbol)).Sub(Known(r.was))
-	r.in.contents[n.Inputs[1]] = ds
+	r.in.hold(n.Inputs[1], ds)
 }
 
 // expand: where the input has the tokens already, the target leaves the axis alone.
@@ -407,7 +409,7 @@ func fromRight(v *Value, back int) (Dim, bool) {
 }
 
 func (r *growth) narrow(n *Node, v *Value, axis int) *Value {
-	if !uniform(v, axis, 0) {
+	if !r.uniform(v, axis, 0) {
 		fail(n, "operand %q of shape %s was made for %d tokens and says something different of each", v.Name, v.Shape, r.was)
 	}
 	g := r.in.g
@@ -418,19 +420,37 @@ func (r *growth) narrow(n *Node, v *Value, axis int) *Value {
 }
 
 // uniform says whether v's elements are equal all along the axis, as far as can be told.
-func uniform(v *Value, axis, depth int) bool {
+func (r *growth) uniform(v *Value, axis, depth int) bool {
 	switch {
 	case v == nil || depth > 32:
 		return false
 	case axis < 0 || len(v.Shape) > axis && v.Shape[axis].Is(1):
 		return true // the axis is one that broadcasting adds
+	}
+	at := place{v, axis}
+	is, seen := r.equal[at]
+	if !seen {
+		is = r.isUniform(v, axis, depth)
+		r.equal[at] = is
+	}
+	return is
+}
+
+// place is one axis of a value.
+type place struct {
+	v    *Value
+	axis int
+}
+
+func (r *growth) isUniform(v *Value, axis, depth int) bool {
+	switch {
 	case v.Const != nil:
 		return uniformConst(v.Const, axis)
 	case v.Def == nil || v.Def.Domain != "":
 		return false
 	}
 	n := v.Def
-	of := func(x *Value, axis int) bool { return uniform(x, axis, depth+1) }
+	of := func(x *Value, axis int) bool { return r.uniform(x, axis, depth+1) }
 	switch n.Op {
 	case "ConstantOfShape":
 		return true

@@ -1,0 +1,107 @@
+package graph_test
+
+import (
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/foretoken/foretoken/graph"
+	"github.com/foretoken/foretoken/graph/internal/opcase"
+	"github.com/foretoken/foretoken/internal/errs"
+	"github.com/foretoken/foretoken/internal/rng"
+)
+
+// FuzzParse reads hostile bytes as a model and, where that succeeds, does all with it that is done
+// before a model runs. Nothing may panic, take long, or need memory out of proportion; what was
+// read can be written and read again.
+func FuzzParse(f *testing.F) {
+	for _, cases := range [][]opcase.Case{opcase.All, opcase.Fused} {
+		for _, c := range cases {
+			g, _, err := c.Graph(graph.Float, rng.New(1, "fuzz"))
+			if err != nil {
+				f.Fatal(err)
+			}
+			model, err := g.Marshal(graph.MarshalOptions{})
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(model)
+		}
+	}
+	for _, build := range []func() (*graph.Graph, error){tinyImageTower, tinyTextTower} {
+		g, err := build()
+		if err != nil {
+			f.Fatal(err)
+		}
+		model, err := g.Marshal(graph.MarshalOptions{})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(model)
+	}
+	f.Fuzz(func(t *testing.T, model []byte) {
+		if len(model) > 1<<16 {
+			return
+		}
+		const most = 256 << 20
+		start, before := time.Now(), allocated()
+		handle(t, model)
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("%d bytes took %s", len(model), took)
+		}
+		if bytes := allocated() - before; bytes > most {
+			t.Errorf("%d bytes needed %d MiB of memory", len(model), bytes>>20)
+		}
+	})
+}
+
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
+}
+
+// handle does all that is done with a model before it runs. Errors are fine, if of a kind.
+func handle(t *testing.T, model []byte) {
+	g, err := graph.Parse(model, "")
+	if err != nil {
+		if k := errs.Of(err); k == errs.Internal {
+			t.Errorf("an error without a kind: %v", err)
+		}
+		return
+	}
+	written, err := g.Marshal(graph.MarshalOptions{})
+	if err != nil {
+		t.Errorf("what was read can't be written: %v", err)
+	}
+	if _, err := graph.Parse(written, ""); err != nil {
+		t.Errorf("what was written can't be read: %v", err)
+	}
+	_ = g.String()
+	ignore(g.Clone().Fold(), g.Infer())
+	if len(g.Inputs) > 0 && len(g.Outputs) > 0 {
+		c := g.Clone()
+		_, err := graph.Gradient(c, c.Outputs[:1], nil, c.Inputs[:1])
+		ignore(err)
+	}
+	for _, y := range g.Outputs[:min(2, len(g.Outputs))] {
+		towers(g, y.Name)
+	}
+}
+
+func towers(g *graph.Graph, output string) {
+	if t, err := graph.FindImageTower(g, output); err == nil {
+		_, err1 := t.WithPrompts(graph.ImagePromptOptions{Tokens: 2, Depth: len(t.Blocks)})
+		_, err2 := t.WithPrompts(graph.ImagePromptOptions{Tokens: 3, Depth: 1, PerRow: true, FromTokens: true})
+		_, err3 := t.Upstream()
+		ignore(err1, err2, err3)
+	}
+	if t, err := graph.FindTextTower(g, output); err == nil {
+		_, err1 := t.WithContext(graph.ContextOptions{Tokens: 2, Start: 1, Depth: len(t.Blocks)})
+		_, err2 := t.Embeddings([]int64{0, 1})
+		ignore(err1, err2)
+	}
+}
+
+// ignore says that a hostile graph may be refused here.
+func ignore(...error) {}

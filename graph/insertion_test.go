@@ -1,0 +1,370 @@
+package graph_test
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"testing"
+
+	"github.com/foretoken/foretoken/graph"
+	"github.com/foretoken/foretoken/graph/interp"
+	"github.com/foretoken/foretoken/internal/errs"
+	"github.com/foretoken/foretoken/internal/rng"
+)
+
+// exports are ways in which one small vision transformer of 6 tokens, width 8 and 2 heads of
+// width 4 may have been written. Batches are made equal to other extents on purpose.
+var exports = map[string]tiny{
+	"open batch":                                  {},
+	"open batch, extents named":                   {named: true},
+	"a batch equal to the tokens":                 {batch: 6, named: true},
+	"a batch equal to a head's width":             {batch: 4, named: true},
+	"a batch equal to the heads and prompts":      {batch: 2, named: true},
+	"a batch equal to the width":                  {batch: 8, named: true},
+	"a batch of one":                              {batch: 1, named: true},
+	"a fixed batch, extents left open":            {batch: 3},
+	"sequence first":                              {sequenceFirst: true},
+	"sequence first, extents named":               {sequenceFirst: true, named: true},
+	"sequence first, a batch equal to the tokens": {sequenceFirst: true, batch: 6, named: true},
+	"sequence first, a batch equal to the heads":  {sequenceFirst: true, batch: 2, named: true},
+	"sequence first, a batch of one":              {sequenceFirst: true, batch: 1, named: true},
+}
+
+func (s tiny) sized() tiny {
+	s.width, s.heads, s.blocks, s.tokens, s.seed = 8, 2, 3, 6, 1
+	return s
+}
+
+// rows is a batch to run the export with.
+func (s tiny) rows() int64 {
+	if s.batch > 0 {
+		return s.batch
+	}
+	return 2
+}
+
+// TestPromptsPutInEqualPromptsBuiltIn inserts visual prompts into every export, at every depth, and
+// compares outputs and the prompts' gradients with the model that was built with them.
+func TestPromptsPutInEqualPromptsBuiltIn(t *testing.T) {
+	for name, s := range exports {
+		s = s.sized()
+		tower := imageTower(t, s)
+		for _, k := range []int64{1, 2, 4, 6, 8} {
+			for depth := int64(1); depth <= s.blocks; depth++ {
+				for _, perRow := range []bool{false, true} {
+					t.Run(fmt.Sprintf("%s, %d prompts, depth %d, per row %v", name, k, depth, perRow), func(t *testing.T) {
+						built := s
+						built.learned = learned{kind: "visual", count: k, depth: depth, start: 1, perRow: perRow, addsToTokens: true}
+						want, err := built.image()
+						if err != nil {
+							t.Fatal(err)
+						}
+						got, err := tower.WithPrompts(graph.ImagePromptOptions{Tokens: int(k), Depth: int(depth), PerRow: perRow})
+						if err != nil {
+							t.Fatal(err)
+						}
+						in := s.prompts(built.learned)
+						in["pixel_values"] = floats(rng.New(2, "pixels"), s.rows(), 3, 2, 2*(s.tokens-1))
+						equalGradients(t, got, want, in, built.learned)
+					})
+				}
+			}
+		}
+	}
+}
+
+// TestContextPutInEqualsContextBuiltIn does the same for a causal text transformer, with context
+// at several places.
+func TestContextPutInEqualsContextBuiltIn(t *testing.T) {
+	for name, s := range exports {
+		s = s.sized()
+		g, err := s.text()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tower, err := graph.FindTextTower(g, "text_embeds")
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if tower.Window != int(s.tokens) || tower.Width != int(s.width) || len(tower.Blocks) != int(s.blocks) {
+			t.Errorf("%s: window %d, width %d, %d blocks", name, tower.Window, tower.Width, len(tower.Blocks))
+		}
+		for _, l := range []learned{
+			{count: 1, start: 1, depth: 1},
+			{count: 2, start: 1, depth: 3},
+			{count: 2, start: 2, depth: 2, perRow: true},
+			{count: 3, start: 1, depth: 1, perRow: true},
+			{count: 2, start: 3, depth: 3},
+			{count: 1, start: 4, depth: 3, perRow: true},
+		} {
+			l.kind = "context"
+			t.Run(fmt.Sprintf("%s, %d from %d, depth %d, per row %v", name, l.count, l.start, l.depth, l.perRow), func(t *testing.T) {
+				built := s
+				built.learned = l
+				want, err := built.text()
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := tower.WithContext(graph.ContextOptions{Tokens: int(l.count), Start: int(l.start), Depth: int(l.depth), PerRow: l.perRow})
+				if err != nil {
+					t.Fatal(err)
+				}
+				in := s.prompts(l)
+				in["input_ids"] = s.ids()
+				equalGradients(t, got, want, in, l)
+			})
+		}
+	}
+}
+
+// ids are texts that end, by their largest id, at the window's last place, which no context takes.
+func (s tiny) ids() *graph.Tensor {
+	r := rng.New(3, "ids")
+	data := make([]int64, s.rows()*s.tokens)
+	for i := range data {
+		if data[i] = int64(r.IntN(10)); int64(i)%s.tokens == s.tokens-1 {
+			data[i] = 10
+		}
+	}
+	return graph.NewTensor(data, s.rows(), s.tokens)
+}
+
+// prompts are random values for the learned inputs.
+func (s tiny) prompts(l learned) map[string]*graph.Tensor {
+	in, r := map[string]*graph.Tensor{}, rng.New(4, "prompts")
+	rows := int64(1)
+	if l.perRow {
+		rows = s.rows()
+	}
+	for i := range l.depth {
+		in[graph.PromptName(l.kind, int(i))] = floats(r, rows, l.count, s.width)
+	}
+	return in
+}
+
+func imageTower(t *testing.T, s tiny) *graph.ImageTower {
+	t.Helper()
+	g, err := s.image()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tower, err := graph.FindImageTower(g, "image_embeds")
+	if err != nil {
+		t.Fatal(err)
+	}
+	axis := 1
+	if s.sequenceFirst {
+		axis = 0
+	}
+	if tower.ClassTokens != 1 || tower.Tokens != int(s.tokens) || tower.Width != int(s.width) || len(tower.Blocks) != int(s.blocks) || tower.TokenAxis != axis {
+		t.Fatalf("found %d class tokens, %d tokens of width %d, %d blocks with tokens along axis %d", tower.ClassTokens, tower.Tokens, tower.Width, len(tower.Blocks), tower.TokenAxis)
+	}
+	return tower
+}
+
+// equalGradients compares two graphs' outputs, and the gradients of their learned inputs.
+func equalGradients(t *testing.T, got, want *graph.Graph, in map[string]*graph.Tensor, l learned) {
+	t.Helper()
+	a, b := runBoth(t, got, in, l), runBoth(t, want, in, l)
+	for name, w := range b {
+		equalArrays(t, name, a[name], w)
+	}
+}
+
+func runBoth(t *testing.T, g *graph.Graph, in map[string]*graph.Tensor, l learned) map[string]interp.Array {
+	t.Helper()
+	g = g.Clone()
+	err := g.Build(func(b *graph.Builder) {
+		var wrt []*graph.Value
+		for i := range l.depth {
+			wrt = append(wrt, g.Input(graph.PromptName(l.kind, int(i))))
+		}
+		y := g.Outputs[0]
+		for i, d := range b.Gradient([]*graph.Value{y}, []*graph.Value{y}, wrt) {
+			b.Output("d."+wrt[i].Name, d)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return run(t, g, in)
+}
+
+func run(t *testing.T, g *graph.Graph, in map[string]*graph.Tensor) map[string]interp.Array {
+	t.Helper()
+	out, err := interp.RunExact(g, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func equalArrays(t *testing.T, name string, got, want interp.Array) {
+	t.Helper()
+	if fmt.Sprint(got.Dims) != fmt.Sprint(want.Dims) {
+		t.Fatalf("%s has dims %v, want %v", name, got.Dims, want.Dims)
+	}
+	largest := 0.0
+	for _, y := range want.Data {
+		largest = math.Max(largest, math.Abs(y))
+	}
+	if largest == 0 {
+		t.Errorf("%s is zero everywhere, which says nothing", name)
+	}
+	for i, y := range want.Data {
+		if !(math.Abs(got.Data[i]-y) <= 1e-9*largest) {
+			t.Fatalf("element %d of %s is %g, want %g", i, name, got.Data[i], y)
+		}
+	}
+}
+
+// TestTheTowerCutInTwoIsTheTower runs pixels to tokens, and tokens to the output, with and without
+// prompts.
+func TestTheTowerCutInTwoIsTheTower(t *testing.T) {
+	for name, s := range exports {
+		t.Run(name, func(t *testing.T) {
+			s = s.sized()
+			tower := imageTower(t, s)
+			pixels := map[string]*graph.Tensor{"pixel_values": floats(rng.New(2, "pixels"), s.rows(), 3, 2, 2*(s.tokens-1))}
+			upstream, err1 := tower.Upstream()
+			downstream, err2 := tower.Downstream()
+			l := learned{kind: "visual", count: 4, depth: 2}
+			whole, err3 := tower.WithPrompts(graph.ImagePromptOptions{Tokens: 4, Depth: 2})
+			half, err4 := tower.WithPrompts(graph.ImagePromptOptions{Tokens: 4, Depth: 2, FromTokens: true})
+			for _, err := range []error{err1, err2, err3, err4} {
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			tokens, err := interp.Run(upstream, pixels)
+			if err != nil {
+				t.Fatal(err)
+			}
+			exact := run(t, upstream, pixels)["tokens"]
+			tokens["tokens"] = graph.NewTensor(exact.Data, tokens["tokens"].Dims...)
+			equalArrays(t, "the output without prompts", run(t, downstream, tokens)["image_embeds"], run(t, tower.Graph, pixels)["image_embeds"])
+			prompts := s.prompts(l)
+			maps.Copy(tokens, prompts)
+			maps.Copy(pixels, prompts)
+			equalArrays(t, "the output with prompts", run(t, half, tokens)["image_embeds"], run(t, whole, pixels)["image_embeds"])
+		})
+	}
+}
+
+// TestEachRowHasItsOwnPrompts: a row of a mixed batch comes out as it does when the whole batch
+// has its prompts.
+func TestEachRowHasItsOwnPrompts(t *testing.T) {
+	s := tiny{}.sized()
+	tower := imageTower(t, s)
+	mixed, err := tower.WithPrompts(graph.ImagePromptOptions{Tokens: 2, Depth: 3, PerRow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared, err := tower.WithPrompts(graph.ImagePromptOptions{Tokens: 2, Depth: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pixels := floats(rng.New(2, "pixels"), s.rows(), 3, 2, 2*(s.tokens-1))
+	in := s.prompts(learned{kind: "visual", count: 2, depth: 3, perRow: true})
+	in["pixel_values"] = pixels
+	together := run(t, mixed, in)["image_embeds"]
+	for row := range int(s.rows()) {
+		own := map[string]*graph.Tensor{"pixel_values": pixels}
+		for name, p := range in {
+			if name != "pixel_values" {
+				data, err := graph.Values[float32](p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				size := 2 * int(s.width)
+				own[name] = graph.NewTensor(data[row*size:(row+1)*size], 1, 2, s.width)
+			}
+		}
+		alone := run(t, shared, own)["image_embeds"]
+		pick := func(a interp.Array) interp.Array {
+			return interp.Array{Type: a.Type, Dims: a.Dims[1:], Data: a.Data[row*a.Dims[1] : (row+1)*a.Dims[1]]}
+		}
+		equalArrays(t, fmt.Sprintf("row %d", row), pick(together), pick(alone))
+	}
+}
+
+// TestATowerIsLeftAsItIs: graphs with other numbers of prompts, made in between, change nothing.
+func TestATowerIsLeftAsItIs(t *testing.T) {
+	s := tiny{named: true}.sized()
+	tower := imageTower(t, s)
+	before := tower.Graph.String()
+	with := func(k, depth int) string {
+		g, err := tower.WithPrompts(graph.ImagePromptOptions{Tokens: k, Depth: depth})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g.String()
+	}
+	first := with(2, 1)
+	if other := with(5, 3); other == first {
+		t.Error("5 deep prompts give the graph of 2 shallow ones")
+	}
+	if again := with(2, 1); again != first {
+		t.Error("the second graph with 2 prompts is not the first")
+	}
+	if tower.Graph.String() != before {
+		t.Error("the tower's own graph has changed")
+	}
+}
+
+// TestTextsMayBeTrimmed: a causal text comes out the same whether or not it is padded to the window.
+func TestTextsMayBeTrimmed(t *testing.T) {
+	s := tiny{}.sized()
+	g, err := s.text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tower, err := graph.FindTextTower(g, "text_embeds")
+	if err != nil {
+		t.Fatal(err)
+	}
+	with, err := tower.WithContext(graph.ContextOptions{Tokens: 2, Start: 1, Depth: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := s.prompts(learned{kind: "context", count: 2, depth: 2})
+	in["input_ids"] = graph.NewTensor([]int64{1, 2, 3, 10, 0, 0, 4, 5, 10, 0, 0, 0}, 2, 6)
+	padded := run(t, with, in)["text_embeds"]
+	in["input_ids"] = graph.NewTensor([]int64{1, 2, 3, 10, 4, 5, 10, 0}, 2, 4)
+	equalArrays(t, "the output", run(t, with, in)["text_embeds"], padded)
+}
+
+func TestPromptsThatCannotBeAreRefused(t *testing.T) {
+	image := imageTower(t, tiny{}.sized())
+	g, err := tiny{}.sized().text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := graph.FindTextTower(g, "text_embeds")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, o := range map[string]graph.ImagePromptOptions{
+		"no prompts": {Depth: 1}, "no depth": {Tokens: 1}, "deeper than the tower": {Tokens: 1, Depth: 4}, "a negative number": {Tokens: -1, Depth: 1},
+	} {
+		if _, err := image.WithPrompts(o); errs.Of(err) != errs.Invalid {
+			t.Errorf("visual prompts, %s: %v", name, err)
+		}
+	}
+	for name, o := range map[string]graph.ContextOptions{
+		"no context": {Depth: 1, Start: 1}, "no depth": {Tokens: 1, Start: 1}, "deeper than the tower": {Tokens: 1, Start: 1, Depth: 4},
+		"before the text": {Tokens: 1, Start: -1, Depth: 1}, "longer than the window": {Tokens: 5, Start: 1, Depth: 1},
+	} {
+		if _, err := text.WithContext(o); errs.Of(err) != errs.Invalid {
+			t.Errorf("context, %s: %v", name, err)
+		}
+	}
+	for name, ids := range map[string][]int64{"a negative id": {-1}, "an id beyond the table": {11}} {
+		if _, err := text.Embeddings(ids); errs.Of(err) != errs.Invalid {
+			t.Errorf("embeddings of %s: %v", name, err)
+		}
+	}
+	if rows, err := text.Embeddings([]int64{10, 0}); err != nil || len(rows) != 16 {
+		t.Errorf("two embeddings hold %d numbers: %v", len(rows), err)
+	}
+}

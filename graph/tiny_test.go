@@ -1,0 +1,236 @@
+package graph_test
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/foretoken/foretoken/graph"
+	"github.com/foretoken/foretoken/internal/rng"
+)
+
+// tiny says how a small transformer is exported.
+type tiny struct {
+	width, heads, blocks int64
+	tokens               int64 // with the class token, or the text's window
+	batch                int64 // 0 leaves it open
+	sequenceFirst        bool  // blocks work on [N,B,D]
+	named                bool  // Reshape targets name every extent, as tracing writes them
+	seed                 uint64
+	learned              learned
+}
+
+// learned are prompts or context that the model is built with from the start, with the same
+// weights: what insertion into the model without them has to come to.
+type learned struct {
+	kind         string // "visual" or "context"
+	count, depth int64
+	start        int64
+	perRow       bool
+	addsToTokens bool // visual prompts are more tokens, context takes their place
+}
+
+// builder adds random weights to a graph.Builder.
+type builder struct {
+	*graph.Builder
+	tiny
+	r *rand.Rand
+}
+
+func (b *builder) weight(dims ...int64) *graph.Value {
+	data := make([]float32, graph.Count(dims))
+	for i := range data {
+		data[i] = float32(b.r.NormFloat64() / math.Sqrt(float64(dims[0])))
+	}
+	return b.Const(graph.NewTensor(data, dims...))
+}
+
+func (b *builder) norm(x *graph.Value) *graph.Value {
+	return b.Op("LayerNormalization", graph.Attrs{"axis": int64(-1)}, x, b.weight(b.width), b.weight(b.width))
+}
+
+func (b *builder) linear(x *graph.Value, from, to int64) *graph.Value {
+	return b.Add(b.MatMul(x, b.weight(from, to)), b.weight(to))
+}
+
+// target is Reshape's: extents as a tracing exporter bakes them in, the batch excepted, or with
+// as much left open as can be.
+func (b *builder) target(dims ...int64) *graph.Value { return b.Ints(dims...) }
+
+// put replaces (or, for the first visual prompts, adds) the learned tokens of a layer in x.
+func (b *builder) put(x *graph.Value, layer int64) *graph.Value {
+	l := b.learned
+	if layer >= l.depth {
+		return x
+	}
+	rows := graph.Known(1)
+	if l.perRow {
+		rows = b.dim()
+	}
+	p := b.Input(graph.PromptName(l.kind, int(layer)), graph.Float, graph.Shape{rows, graph.Known(l.count), graph.Known(b.width)})
+	axis := int64(1)
+	if b.sequenceFirst && layer > 0 {
+		axis, p = 0, b.Transpose(p, 1, 0, 2)
+	}
+	if !l.perRow {
+		at := b.Op("Shape", nil, b.cut(x, axis, 0, 1))
+		if axis == 1 {
+			at = b.Op("Mul", nil, at, b.Ints(1, l.count, 1))
+		} else {
+			at = b.Op("Mul", nil, at, b.Ints(l.count, 1, 1))
+		}
+		p = b.Op("Expand", nil, p, at)
+	}
+	after := l.start + l.count
+	if layer == 0 && l.addsToTokens {
+		after = l.start
+	}
+	return b.Op("Concat", graph.Attrs{"axis": axis}, b.cut(x, axis, 0, l.start), p, b.cut(x, axis, after, math.MaxInt64))
+}
+
+func (b *builder) cut(x *graph.Value, axis, from, to int64) *graph.Value {
+	return b.Op("Slice", nil, x, b.Ints(from), b.Ints(to), b.Ints(axis))
+}
+
+// split splits tokens [B,N,D] (or [N,B,D]) into [B,H,N,d].
+func (b *builder) split(x *graph.Value) *graph.Value {
+	each := b.width / b.heads
+	batch, tokens := int64(-1), b.tokens
+	if b.batch > 0 {
+		batch = b.batch
+	}
+	if !b.named {
+		batch, tokens = 0, -1
+	}
+	if b.sequenceFirst {
+		if !b.named {
+			batch, tokens = -1, 0
+		}
+		return b.Transpose(b.Op("Reshape", nil, x, b.target(tokens, batch, b.heads, each)), 1, 2, 0, 3)
+	}
+	return b.Transpose(b.Op("Reshape", nil, x, b.target(batch, tokens, b.heads, each)), 0, 2, 1, 3)
+}
+
+func (b *builder) join(x *graph.Value) *graph.Value {
+	batch, tokens := int64(-1), b.tokens
+	if b.batch > 0 {
+		batch = b.batch
+	}
+	if b.sequenceFirst {
+		if !b.named {
+			batch, tokens = -1, 0
+		}
+		return b.Op("Reshape", nil, b.Transpose(x, 2, 0, 1, 3), b.target(tokens, batch, b.width))
+	}
+	if !b.named {
+		batch, tokens = 0, -1
+	}
+	return b.Op("Reshape", nil, b.Transpose(x, 0, 2, 1, 3), b.target(batch, tokens, b.width))
+}
+
+// block is a pre-norm transformer block; mask is added to the scores, nil for none.
+func (b *builder) block(x, mask *graph.Value) *graph.Value {
+	n := b.norm(x)
+	q, k, v := b.split(b.linear(n, b.width, b.width)), b.split(b.linear(n, b.width, b.width)), b.split(b.linear(n, b.width, b.width))
+	scores := b.Mul(b.MatMul(q, b.SwapLast(k)), b.Scalar(1/math.Sqrt(float64(b.width/b.heads)), q))
+	if mask != nil {
+		scores = b.Add(scores, mask)
+	}
+	attended := b.join(b.MatMul(b.Op("Softmax", graph.Attrs{"axis": int64(-1)}, scores), v))
+	x = b.Add(x, b.linear(attended, b.width, b.width))
+	return b.Add(x, b.linear(b.Op("Relu", nil, b.linear(b.norm(x), b.width, 2*b.width)), 2*b.width, b.width))
+}
+
+func (b *builder) blocksOf(x, mask *graph.Value) *graph.Value {
+	if b.sequenceFirst {
+		x = b.Transpose(x, 1, 0, 2)
+	}
+	for i := range b.blocks {
+		if i > 0 {
+			x = b.put(x, i)
+		}
+		x = b.block(x, mask)
+	}
+	if b.sequenceFirst {
+		x = b.Transpose(x, 1, 0, 2)
+	}
+	return x
+}
+
+func (s tiny) build(f func(b *builder)) (*graph.Graph, error) {
+	g := &graph.Graph{Opset: map[string]int64{"": 18}, Metadata: map[string]string{}}
+	err := g.Build(func(gb *graph.Builder) { f(&builder{gb, s, rng.New(s.seed, "tiny")}) })
+	return g, err
+}
+
+func (s tiny) dim() graph.Dim {
+	if s.batch > 0 {
+		return graph.Known(s.batch)
+	}
+	return graph.Sym("batch")
+}
+
+// image is a vision transformer of patches of 2x2 in one row, a class token and positions.
+func (s tiny) image() (*graph.Graph, error) {
+	return s.build(func(b *builder) {
+		patches := b.tokens - 1
+		pixels := b.Input("pixel_values", graph.Float, graph.Shape{b.dim(), graph.Known(3), graph.Known(2), graph.Known(2 * patches)})
+		x := b.Op("Conv", graph.Attrs{"strides": []int64{2, 2}, "kernel_shape": []int64{2, 2}}, pixels, b.weight(b.width, 3, 2, 2))
+		batch := int64(0)
+		if b.named && b.batch > 0 {
+			batch = b.batch
+		}
+		x = b.Transpose(b.Op("Reshape", nil, x, b.Ints(batch, b.width, -1)), 0, 2, 1)
+		rows := b.Op("Shape", graph.Attrs{"start": int64(0), "end": int64(1)}, pixels)
+		class := b.Op("Expand", nil, b.weight(1, 1, b.width), b.Op("Concat", graph.Attrs{"axis": int64(0)}, rows, b.Ints(1, 1)))
+		x = b.Add(b.Op("Concat", graph.Attrs{"axis": int64(1)}, class, x), b.weight(1, b.tokens, b.width))
+		if b.learned.depth > 0 {
+			x = b.put(x, 0)
+			b.tokens += b.learned.count
+		}
+		x = b.blocksOf(b.norm(x), nil)
+		pooled := b.Op("Gather", graph.Attrs{"axis": int64(1)}, x, b.Const(graph.NewTensor([]int64{0})))
+		b.Output("image_embeds", b.MatMul(b.norm(pooled), b.weight(b.width, 5)))
+	})
+}
+
+// text is a causal text transformer over ids below 11; the largest id ends the text.
+func (s tiny) text() (*graph.Graph, error) {
+	return s.build(func(b *builder) {
+		length := graph.Sym("sequence")
+		if b.named {
+			length = graph.Known(b.tokens)
+		}
+		ids := b.Input("input_ids", graph.Int64, graph.Shape{b.dim(), length})
+		x := b.put(b.Op("Gather", nil, b.weight(11, b.width), ids), 0)
+		n := b.Op("Shape", graph.Attrs{"start": int64(1), "end": int64(2)}, ids)
+		positions := b.Op("Slice", nil, b.weight(b.tokens, b.width), b.Ints(0), n, b.Ints(0))
+		x = b.blocksOf(b.Add(x, positions), b.causal(n))
+		last := b.Op("ArgMax", graph.Attrs{"axis": int64(-1), "keepdims": int64(0)}, ids)
+		one := b.Op("Equal", nil, b.Op("Unsqueeze", nil, last, b.Ints(1)), b.Op("Range", nil, b.Const(graph.NewTensor([]int64{0})), b.Op("Squeeze", nil, n, b.Ints(0)), b.Const(graph.NewTensor([]int64{1}))))
+		chosen := b.Op("Cast", graph.Attrs{"to": int64(graph.Float)}, b.Op("Unsqueeze", nil, one, b.Ints(2)))
+		b.Output("text_embeds", b.MatMul(b.Sum(b.Mul(b.norm(x), chosen), false, 1), b.weight(b.width, 5)))
+	})
+}
+
+// causal is zero on and below the diagonal and very low above it: [n,n].
+func (b *builder) causal(n *graph.Value) *graph.Value {
+	square := b.Op("Concat", graph.Attrs{"axis": int64(0)}, n, n)
+	low := b.Op("Expand", nil, b.Const(graph.NewTensor([]float32{-1e9}, 1, 1)), square)
+	return b.Op("Trilu", graph.Attrs{"upper": int64(1)}, low, b.Const(graph.NewTensor([]int64{1})))
+}
+
+var plain = tiny{width: 8, heads: 2, blocks: 3, tokens: 6, seed: 1}
+
+func tinyImageTower() (*graph.Graph, error) { return plain.image() }
+
+func tinyTextTower() (*graph.Graph, error) { return plain.text() }
+
+// floats is a float tensor of random elements.
+func floats(r *rand.Rand, dims ...int64) *graph.Tensor {
+	data := make([]float32, graph.Count(dims))
+	for i := range data {
+		data[i] = float32(r.NormFloat64())
+	}
+	return graph.NewTensor(data, slices.Clone(dims)...)
+}
