@@ -74,7 +74,7 @@ func handle(t *testing.T, model []byte) {
 	if err != nil {
 		t.Errorf("what was read can't be written: %v", err)
 	}
-	if _, err := graph.Parse(written, ""); err != nil {
+	if _, err := graph.Parse(written, ""); err != nil && errs.Of(err) != errs.TooLarge {
 		t.Errorf("what was written can't be read: %v", err)
 	}
 	_ = g.String()

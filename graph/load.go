@@ -567,6 +567,9 @@ func (l *loader) external(t *Tensor, at map[string]string, size int64) error {
 	if err != nil {
 		return err
 	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("external data %q is no regular file", location)
+	}
 	if offset > info.Size()-length {
 		return fmt.Errorf("external data %q has %d bytes, bytes %d to %d are wanted", location, info.Size(), offset, offset+length)
 	}
