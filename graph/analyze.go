@@ -2,23 +2,6 @@ package graph
 
 import "slices"
 
-// dependents are the values that depend on the elements of v: not through its shape, nor
-// through an operator that only looks at one.
-func dependents(g *Graph, v *Value) map[*Value]bool {
-	on := map[*Value]bool{v: true}
-	for _, n := range g.Nodes {
-		if n.Op == "Shape" || n.Op == "Size" {
-			continue
-		}
-		if slices.ContainsFunc(slices.Concat(n.Inputs, n.captured()), func(v *Value) bool { return on[v] }) {
-			for _, out := range n.Outputs {
-				on[out] = true
-			}
-		}
-	}
-	return on
-}
-
 // segment is a stretch of the graph between two cuts: tensors that every path from
 // the start to the output crosses.
 type segment struct {

@@ -72,10 +72,16 @@ func (b *Builder) Ops(op string, outputs int, attrs Attrs, inputs ...*Value) []*
 	return n.Outputs
 }
 
-// Arithmetic with numpy's broadcasting.
+// Add is x + y with numpy's broadcasting.
 func (b *Builder) Add(x, y *Value) *Value { return b.Op("Add", nil, x, y) }
+
+// Sub is x - y with numpy's broadcasting.
 func (b *Builder) Sub(x, y *Value) *Value { return b.Op("Sub", nil, x, y) }
+
+// Mul is x * y, element by element, with numpy's broadcasting.
 func (b *Builder) Mul(x, y *Value) *Value { return b.Op("Mul", nil, x, y) }
+
+// Div is x / y, element by element, with numpy's broadcasting.
 func (b *Builder) Div(x, y *Value) *Value { return b.Op("Div", nil, x, y) }
 
 // MatMul is numpy's matmul.

@@ -204,23 +204,6 @@ func (d Dim) Equal(e Dim) bool {
 	})
 }
 
-// Eval puts values in for symbols; false when one has none.
-func (d Dim) Eval(values map[string]int64) (int64, bool) {
-	var sum int64
-	for _, t := range d.terms {
-		p := t.coef
-		for _, s := range t.syms {
-			v, ok := values[s]
-			if !ok {
-				return 0, false
-			}
-			p *= v
-		}
-		sum += p
-	}
-	return sum, true
-}
-
 // String writes the polynomial, for example "batch*17+4".
 func (d Dim) String() string {
 	if len(d.terms) == 0 {

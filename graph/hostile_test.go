@@ -59,28 +59,7 @@ func external(entries ...string) []byte {
 // TestExternalDataStaysInTheModelsFolder lays out a folder with a model, and files inside and
 // outside of it, some reachable by links.
 func TestExternalDataStaysInTheModelsFolder(t *testing.T) {
-	root := t.TempDir()
-	dir := filepath.Join(root, "model")
-	weights := make([]byte, 8192)
-	for _, d := range []string{dir, filepath.Join(dir, "inner"), filepath.Join(root, "model-2")} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, f := range []string{"secret", "model/w", "model/inner/w", "model-2/w", "model/short"} {
-		data := weights
-		if filepath.Base(f) == "short" {
-			data = weights[:4095]
-		}
-		if err := os.WriteFile(filepath.Join(root, f), data, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for link, to := range map[string]string{"out": "../secret", "in": "inner/w", "folder": "..", "absolute": filepath.Join(root, "secret"), "loop": "loop", "dangling": "nothing"} {
-		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	root, dir := layOut(t)
 	tests := []struct {
 		name    string
 		entries []string
@@ -139,6 +118,34 @@ func TestExternalDataStaysInTheModelsFolder(t *testing.T) {
 	if _, err := graph.Parse(external("location", "w"), dir); err != nil {
 		t.Errorf("a model in memory, with a folder: %v", err)
 	}
+}
+
+// layOut makes the folders: root, and the model's dir within.
+func layOut(t *testing.T) (root, dir string) {
+	t.Helper()
+	root = t.TempDir()
+	dir = filepath.Join(root, "model")
+	weights := make([]byte, 8192)
+	for _, d := range []string{dir, filepath.Join(dir, "inner"), filepath.Join(root, "model-2")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, f := range []string{"secret", "model/w", "model/inner/w", "model-2/w", "model/short"} {
+		data := weights
+		if filepath.Base(f) == "short" {
+			data = weights[:4095]
+		}
+		if err := os.WriteFile(filepath.Join(root, f), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, to := range map[string]string{"out": "../secret", "in": "inner/w", "folder": "..", "absolute": filepath.Join(root, "secret"), "loop": "loop", "dangling": "nothing"} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root, dir
 }
 
 // TestModelsMadeToCostMuchDoNot hands over files of at most a few megabytes that are made to take

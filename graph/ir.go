@@ -1,10 +1,3 @@
-// Package graph reads, rewrites and differentiates ONNX graphs: ONNX in, ONNX out.
-//
-// A frozen model is loaded ([Load]), its shapes are inferred and its shape arithmetic is
-// folded, prompts are added as ordinary graph inputs where tokens meet the first
-// block, a loss is appended, and the reverse-mode derivative is appended as ordinary
-// ONNX nodes ([Gradient]). What comes out runs on any ONNX runtime. The package knows
-// ONNX and transformers' graphs; it knows no runtime, no CLIP and no training.
 package graph
 
 // Graph is one ONNX graph in static single assignment form: each Value is defined
