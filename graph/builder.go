@@ -12,12 +12,19 @@ type Builder struct {
 // Attrs are a node's attributes by name; see [Attr] for the types.
 type Attrs map[string]any
 
-// Build infers g's shapes and calls f to append to it.
+// Build infers g's shapes and calls f to append to it. What was appended ahead of an error is
+// taken away again.
 func (g *Graph) Build(f func(b *Builder)) (err error) {
 	in, err := g.infer()
 	if err != nil {
 		return err
 	}
+	nodes, inputs, outputs := len(g.Nodes), len(g.Inputs), len(g.Outputs)
+	defer func() {
+		if err != nil {
+			g.Nodes, g.Inputs, g.Outputs = g.Nodes[:nodes], g.Inputs[:inputs], g.Outputs[:outputs]
+		}
+	}()
 	defer recoverBail(&err)
 	f(&Builder{g, in})
 	return nil

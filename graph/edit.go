@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/foretoken/foretoken/internal/errs"
 )
 
 // Clone copies the graph; weights are shared, values and nodes are not.
@@ -78,11 +80,19 @@ func (g *Graph) Prune() {
 func (g *Graph) PruneInputs() {
 	used := map[*Value]bool{}
 	for _, n := range g.Nodes {
-		for _, v := range slices.Concat(n.Inputs, n.captured()) {
+		for _, v := range n.reads() {
 			used[v] = true
 		}
 	}
 	g.Inputs = slices.DeleteFunc(g.Inputs, func(v *Value) bool { return !used[v] && !slices.Contains(g.Outputs, v) })
+}
+
+// reads lists the values that the node reads, those by its sub-graphs included.
+func (n *Node) reads() []*Value {
+	if inner := n.captured(); len(inner) > 0 {
+		return slices.Concat(n.Inputs, inner)
+	}
+	return n.Inputs
 }
 
 // captured lists the values of the enclosing graph that the node's sub-graphs read.
@@ -105,7 +115,7 @@ func (g *Graph) Only(output string) (*Graph, error) {
 	c := g.Clone()
 	v := c.Output(output)
 	if v == nil {
-		return nil, fmt.Errorf("the graph has no output %q (it has %s)", output, names(c.Outputs))
+		return nil, errs.New(errs.Invalid, "the graph has no output %q (it has %s)", output, names(c.Outputs))
 	}
 	c.Outputs = []*Value{v}
 	c.Prune()
@@ -206,12 +216,13 @@ func (g *Graph) values() func(func(*Value) bool) {
 // of one name are an error.
 func Merge(a, b *Graph) (*Graph, error) {
 	m, other := a.Clone(), b.Clone()
-	taken := m.valueNames()
 	for _, v := range other.Inputs {
 		if m.Input(v.Name) != nil {
-			return nil, fmt.Errorf("both graphs have an input %q", v.Name)
+			return nil, errs.New(errs.Invalid, "both graphs have an input %q", v.Name)
 		}
+		m.freeName(v.Name)
 	}
+	taken := m.valueNames()
 	done := map[*Value]bool{}
 	for v := range other.values() {
 		if !done[v] {

@@ -98,7 +98,7 @@ func (s *surgery) startAt(v, from *Value, name string) error {
 func reached(g *Graph, v *Value) map[*Value]bool {
 	on := map[*Value]bool{v: true}
 	for _, n := range g.Nodes {
-		if slices.ContainsFunc(slices.Concat(n.Inputs, n.captured()), func(x *Value) bool { return on[x] }) {
+		if slices.ContainsFunc(n.reads(), func(x *Value) bool { return on[x] }) {
 			for _, out := range n.Outputs {
 				on[out] = out != nil
 			}

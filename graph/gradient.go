@@ -50,8 +50,8 @@ func unreachable(g *Graph, outputs []*Value, v *Value) error {
 	on, to := reached(g, v), leadingTo(g, outputs)
 	var between []*Node
 	for _, n := range g.Nodes {
-		dead := !passes(n) || !n.Outputs[0].Type.IsFloat()
-		if dead && slices.ContainsFunc(n.Inputs, func(x *Value) bool { return on[x] }) && slices.ContainsFunc(n.Outputs, func(y *Value) bool { return to[y] }) {
+		dead := !passes(n) || !slices.ContainsFunc(n.Outputs, func(y *Value) bool { return y != nil && y.Type.IsFloat() })
+		if dead && slices.ContainsFunc(n.reads(), func(x *Value) bool { return on[x] }) && slices.ContainsFunc(n.Outputs, func(y *Value) bool { return to[y] }) {
 			between = append(between, n)
 		}
 	}
@@ -88,7 +88,7 @@ func activeValues(g *Graph, outputs, wrt []*Value) map[*Value]bool {
 		forward[v] = true
 	}
 	for _, n := range g.Nodes {
-		if slices.ContainsFunc(n.Inputs, func(v *Value) bool { return forward[v] }) {
+		if slices.ContainsFunc(n.reads(), func(v *Value) bool { return forward[v] }) {
 			for _, v := range n.Outputs {
 				if v != nil && v.Type.IsFloat() && passes(n) {
 					forward[v] = true
@@ -102,7 +102,7 @@ func activeValues(g *Graph, outputs, wrt []*Value) map[*Value]bool {
 	}
 	for _, n := range slices.Backward(g.Nodes) {
 		if slices.ContainsFunc(n.Outputs, func(v *Value) bool { return active[v] }) {
-			for _, v := range n.Inputs {
+			for _, v := range n.reads() {
 				if v != nil && forward[v] {
 					active[v] = true
 				}
@@ -143,7 +143,7 @@ func leadingTo(g *Graph, outputs []*Value) map[*Value]bool {
 	}
 	for _, n := range slices.Backward(g.Nodes) {
 		if slices.ContainsFunc(n.Outputs, func(y *Value) bool { return y != nil && to[y] }) {
-			for _, x := range n.Inputs {
+			for _, x := range n.reads() {
 				to[x] = x != nil
 			}
 		}
@@ -189,7 +189,7 @@ func (b *backward) nameOutputs(n *Node, count int) {
 // reachable says whether a gradient has to pass the node.
 func (b *backward) reachable(n *Node) bool {
 	is := func(v *Value) bool { return v != nil && b.active[v] }
-	return slices.ContainsFunc(n.Outputs, is) && slices.ContainsFunc(n.Inputs, is)
+	return slices.ContainsFunc(n.Outputs, is) && slices.ContainsFunc(n.reads(), is)
 }
 
 // reached says whether a gradient has come to one of the node's outputs.

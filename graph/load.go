@@ -157,7 +157,7 @@ func (l *loader) graph(g *Graph, body field, outer *scope) error {
 	}
 	defer func() { l.depth-- }()
 	values := &scope{own: map[string]*Value{}, outer: outer}
-	var nodes, inputs, outputs, infos []field
+	var nodes, inputs, outputs []field
 	err := fields(body.Bytes, body.Offset, func(f field) error {
 		switch f.Num {
 		case 1:
@@ -174,8 +174,6 @@ func (l *loader) graph(g *Graph, body field, outer *scope) error {
 			inputs = append(inputs, f)
 		case 12:
 			outputs = append(outputs, f)
-		case 13:
-			infos = append(infos, f)
 		case 15:
 			return fmt.Errorf("sparse initializers are not supported")
 		}

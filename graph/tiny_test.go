@@ -18,6 +18,7 @@ type tiny struct {
 	named                bool  // Reshape targets name every extent, as tracing writes them
 	seed                 uint64
 	learned              learned
+	doublings            int // sums of the tokens with themselves, ahead of the first block
 }
 
 // learned are prompts or context that the model is built with from the start, with the same
@@ -184,6 +185,9 @@ func (s tiny) image() (*graph.Graph, error) {
 		rows := b.Op("Shape", graph.Attrs{"start": int64(0), "end": int64(1)}, pixels)
 		class := b.Op("Expand", nil, b.weight(1, 1, b.width), b.Op("Concat", graph.Attrs{"axis": int64(0)}, rows, b.Ints(1, 1)))
 		x = b.Add(b.Op("Concat", graph.Attrs{"axis": int64(1)}, class, x), b.weight(1, b.tokens, b.width))
+		for range b.doublings {
+			x = b.Add(x, x)
+		}
 		if b.learned.depth > 0 {
 			x = b.put(x, 0)
 			b.tokens += b.learned.count

@@ -1,0 +1,81 @@
+package graph_test
+
+import (
+	"maps"
+	"testing"
+	"time"
+
+	"github.com/foretoken/foretoken/graph"
+	"github.com/foretoken/foretoken/internal/errs"
+	"github.com/foretoken/foretoken/internal/rng"
+)
+
+// TestMergedGraphsComputeWhatEachDoes puts an image and a text tower, which were built alike and
+// share most names, side by side.
+func TestMergedGraphsComputeWhatEachDoes(t *testing.T) {
+	image, err1 := tinyImageTower()
+	text, err2 := tinyTextTower()
+	if err1 != nil || err2 != nil {
+		t.Fatal(err1, err2)
+	}
+	image.Nodes[3].Outputs[0].Name = "input_ids" // an inner name that is the other's input
+	both, err := graph.Merge(image, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := both.Check(); err != nil {
+		t.Fatal(err)
+	}
+	if both, err = loaded(both); err != nil {
+		t.Fatal(err)
+	}
+	pixels := map[string]*graph.Tensor{"pixel_values": floats(rng.New(1, "pixels"), 2, 3, 2, 10)}
+	ids := map[string]*graph.Tensor{"input_ids": plain.ids()}
+	all := maps.Clone(pixels)
+	maps.Copy(all, ids)
+	out := run(t, both, all)
+	equalArrays(t, "the image tower's output", out[both.Outputs[0].Name], run(t, image, pixels)["image_embeds"])
+	equalArrays(t, "the text tower's output", out[both.Outputs[1].Name], run(t, text, ids)["text_embeds"])
+	if _, err := graph.Merge(image, image); errs.Of(err) != errs.Invalid {
+		t.Errorf("two graphs with one input: %v", err)
+	}
+}
+
+func TestOnlyOneOutputIsKept(t *testing.T) {
+	image, err1 := tinyImageTower()
+	text, err2 := tinyTextTower()
+	if err1 != nil || err2 != nil {
+		t.Fatal(err1, err2)
+	}
+	both, err := graph.Merge(image, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	only, err := both.Only("text_embeds")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(only.Inputs) != 1 || only.Inputs[0].Name != "input_ids" || len(only.Nodes) != len(text.Nodes) {
+		t.Errorf("inputs %v and %d nodes are left, the tower has %d", only.Inputs, len(only.Nodes), len(text.Nodes))
+	}
+	if len(both.Outputs) != 2 || len(both.Nodes) != len(image.Nodes)+len(text.Nodes) {
+		t.Error("the graph itself has changed")
+	}
+	if _, err := both.Only("none"); errs.Of(err) != errs.Invalid {
+		t.Errorf("an output that is not there: %v", err)
+	}
+}
+
+// TestSharedOperandsAreLookedAtOnce: the number of ways through the graph doubles 64 times ahead
+// of its first block.
+func TestSharedOperandsAreLookedAtOnce(t *testing.T) {
+	s := tiny{doublings: 64, named: true}.sized()
+	start := time.Now()
+	tower := imageTower(t, s)
+	if _, err := tower.WithPrompts(graph.ImagePromptOptions{Tokens: 2, Depth: 3}); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
