@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/foretoken/foretoken/graph"
@@ -30,6 +31,30 @@ var exports = map[string]tiny{
 	"sequence first, a batch of one":              {sequenceFirst: true, batch: 1, named: true},
 }
 
+// spellings are ways in which parts of the same transformer may be written down, most of them with
+// the number of tokens baked in.
+var spellings = map[string]tiny{
+	"queries, keys and values in one product":    {named: true, attention: "packed"},
+	"picked out of one product":                  {attention: "gathered"},
+	"picked out, a batch equal to the heads":     {batch: 2, attention: "gathered"},
+	"picked out, a batch equal to the tokens":    {batch: 6, attention: "gathered"},
+	"scores by Einsum":                           {named: true, attention: "einsum"},
+	"rows of all images in one":                  {named: true, attention: "flat"},
+	"rows of all images, a batch of the width":   {named: true, batch: 8, attention: "flat"},
+	"a mask of zeros":                            {mask: "zeros"},
+	"an expanded mask":                           {mask: "expanded"},
+	"a mask that lets all through":               {mask: "where"},
+	"a mask of zeros, a batch as the tokens":     {mask: "zeros", batch: 6, named: true},
+	"the class token is cut out":                 {pool: "slice"},
+	"class token and patches are split":          {pool: "split"},
+	"all tokens are averaged":                    {pool: "mean"},
+	"the patches are cut out to their last":      {pool: "patches"},
+	"tokens are flattened and put together":      {pool: "flatten"},
+	"flattened, a batch as the tokens":           {pool: "flatten", batch: 6, named: true},
+	"sequence first, averaged, a mask of zeros":  {sequenceFirst: true, named: true, pool: "mean", mask: "zeros"},
+	"sequence first, split, one product, masked": {sequenceFirst: true, pool: "split", attention: "packed", mask: "where"},
+}
+
 func (s tiny) sized() tiny {
 	s.width, s.heads, s.blocks, s.tokens, s.seed = 8, 2, 3, 6, 1
 	return s
@@ -46,7 +71,9 @@ func (s tiny) rows() int64 {
 // TestPromptsPutInEqualPromptsBuiltIn inserts visual prompts into every export, at every depth, and
 // compares outputs and the prompts' gradients with the model that was built with them.
 func TestPromptsPutInEqualPromptsBuiltIn(t *testing.T) {
-	for name, s := range exports {
+	all := maps.Clone(exports)
+	maps.Copy(all, spellings)
+	for name, s := range all {
 		s = s.sized()
 		tower := imageTower(t, s)
 		for _, k := range []int64{1, 2, 4, 6, 8} {
@@ -248,6 +275,18 @@ func TestTheTowerCutInTwoIsTheTower(t *testing.T) {
 			maps.Copy(pixels, prompts)
 			equalArrays(t, "the output with prompts", run(t, half, tokens)["image_embeds"], run(t, whole, pixels)["image_embeds"])
 		})
+	}
+}
+
+// TestABiasForEachPlaceIsRefused: a table of relative positions has nothing to say of prompts.
+func TestABiasForEachPlaceIsRefused(t *testing.T) {
+	g, err := tiny{mask: "relative"}.sized().image()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = graph.FindImageTower(g, "image_embeds")
+	if errs.Of(err) != errs.Unsupported || !strings.Contains(err.Error(), "was made for 6 tokens") {
+		t.Errorf("got %v", err)
 	}
 }
 

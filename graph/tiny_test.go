@@ -19,6 +19,10 @@ type tiny struct {
 	seed                 uint64
 	learned              learned
 	doublings            int // sums of the tokens with themselves, ahead of the first block
+	// how some parts are written; "" is the plainest
+	attention string // "packed", "gathered", "einsum", "flat"
+	mask      string // "zeros", "expanded", "where", "relative"
+	pool      string // "slice", "split", "mean", "patches", "flatten"
 }
 
 // learned are prompts or context that the model is built with from the start, with the same
@@ -131,15 +135,97 @@ func (b *builder) join(x *graph.Value) *graph.Value {
 
 // block is a pre-norm transformer block; mask is added to the scores, nil for none.
 func (b *builder) block(x, mask *graph.Value) *graph.Value {
-	n := b.norm(x)
-	q, k, v := b.split(b.linear(n, b.width, b.width)), b.split(b.linear(n, b.width, b.width)), b.split(b.linear(n, b.width, b.width))
-	scores := b.Mul(b.MatMul(q, b.SwapLast(k)), b.Scalar(1/math.Sqrt(float64(b.width/b.heads)), q))
+	q, k, v := b.queries(b.norm(x))
+	scores := b.Mul(b.scores(q, k), b.Scalar(1/math.Sqrt(float64(b.width/b.heads)), q))
 	if mask != nil {
 		scores = b.Add(scores, mask)
 	}
-	attended := b.join(b.MatMul(b.Op("Softmax", graph.Attrs{"axis": int64(-1)}, scores), v))
+	attended := b.join(b.MatMul(b.Op("Softmax", graph.Attrs{"axis": int64(-1)}, b.masked(scores)), v))
 	x = b.Add(x, b.linear(attended, b.width, b.width))
-	return b.Add(x, b.linear(b.Op("Relu", nil, b.linear(b.norm(x), b.width, 2*b.width)), 2*b.width, b.width))
+	if b.attention != "flat" {
+		return b.Add(x, b.mlp(b.norm(x)))
+	}
+	// The rows of all images one after the other, as some exporters write linear layers.
+	rows := b.Op("Reshape", nil, b.norm(x), b.target(-1, b.width))
+	batch := int64(-1)
+	if b.batch > 0 {
+		batch = b.batch
+	}
+	return b.Add(x, b.Op("Reshape", nil, b.mlp(rows), b.target(batch, b.tokens, b.width)))
+}
+
+func (b *builder) mlp(x *graph.Value) *graph.Value {
+	return b.linear(b.Op("Relu", nil, b.linear(x, b.width, 2*b.width)), 2*b.width, b.width)
+}
+
+// queries makes queries, keys and values [B,H,N,d] of tokens [B,N,D].
+func (b *builder) queries(x *graph.Value) (q, k, v *graph.Value) {
+	if b.attention != "packed" && b.attention != "gathered" {
+		return b.split(b.linear(x, b.width, b.width)), b.split(b.linear(x, b.width, b.width)), b.split(b.linear(x, b.width, b.width))
+	}
+	all := b.linear(x, b.width, 3*b.width)
+	if b.attention == "packed" {
+		parts := b.Ops("Split", 3, graph.Attrs{"axis": int64(-1)}, all, b.Ints(b.width, b.width, b.width))
+		return b.split(parts[0]), b.split(parts[1]), b.split(parts[2])
+	}
+	batch := int64(-1)
+	if b.batch > 0 {
+		batch = b.batch
+	}
+	all = b.Op("Reshape", nil, all, b.target(batch, b.tokens, 3, b.heads, b.width/b.heads))
+	all = b.Transpose(all, 2, 0, 3, 1, 4)
+	one := func(i int64) *graph.Value {
+		return b.Op("Gather", graph.Attrs{"axis": int64(0)}, all, b.Const(graph.NewTensor([]int64{i})))
+	}
+	return one(0), one(1), one(2)
+}
+
+func (b *builder) scores(q, k *graph.Value) *graph.Value {
+	if b.attention == "einsum" {
+		return b.Op("Einsum", graph.Attrs{"equation": "bhid,bhjd->bhij"}, q, k)
+	}
+	return b.MatMul(q, b.SwapLast(k))
+}
+
+// masked hides nothing, in one of the ways that exporters write down.
+func (b *builder) masked(scores *graph.Value) *graph.Value {
+	n := b.tokens
+	switch b.mask {
+	case "zeros":
+		return b.Add(scores, b.Const(graph.NewTensor(make([]float32, n*n), 1, 1, n, n)))
+	case "relative":
+		return b.Add(scores, b.weight(1, b.heads, n, n))
+	case "expanded":
+		wide := b.Op("Expand", nil, b.Const(graph.NewTensor([]float32{0}, 1, 1, 1, 1)), b.Ints(1, 1, n, n))
+		return b.Add(scores, wide)
+	case "where":
+		all := make([]bool, n)
+		for i := range all {
+			all[i] = true
+		}
+		seen := b.Op("Expand", nil, b.Const(graph.NewTensor(all, 1, 1, n, 1)), b.Ints(1, 1, n, n))
+		return b.Op("Where", nil, seen, scores, b.Scalar(-1e9, scores))
+	}
+	return scores
+}
+
+// pooled makes one vector [B,D] of the tokens.
+func (b *builder) pooled(x *graph.Value) *graph.Value {
+	switch b.pool {
+	case "slice":
+		return b.Op("Squeeze", nil, b.cut(x, 1, 0, 1), b.Ints(1))
+	case "split":
+		parts := b.Ops("Split", 2, graph.Attrs{"axis": int64(1)}, x, b.Ints(1, b.tokens-1))
+		return b.Add(b.Op("Squeeze", nil, parts[0], b.Ints(1)), b.Mean(parts[1], false, 1))
+	case "mean":
+		return b.Mean(x, false, 1)
+	case "patches":
+		return b.Mean(b.cut(x, 1, 1, b.tokens), false, 1)
+	case "flatten":
+		rows := b.Op("Reshape", nil, b.Op("Flatten", graph.Attrs{"axis": int64(2)}, x), b.target(-1, b.tokens, b.width))
+		return b.Mean(rows, false, -2)
+	}
+	return b.Op("Gather", graph.Attrs{"axis": int64(1)}, x, b.Const(graph.NewTensor([]int64{0})))
 }
 
 func (b *builder) blocksOf(x, mask *graph.Value) *graph.Value {
@@ -193,8 +279,7 @@ func (s tiny) image() (*graph.Graph, error) {
 			b.tokens += b.learned.count
 		}
 		x = b.blocksOf(b.norm(x), nil)
-		pooled := b.Op("Gather", graph.Attrs{"axis": int64(1)}, x, b.Const(graph.NewTensor([]int64{0})))
-		b.Output("image_embeds", b.MatMul(b.norm(pooled), b.weight(b.width, 5)))
+		b.Output("image_embeds", b.MatMul(b.norm(b.pooled(x)), b.weight(b.width, 5)))
 	})
 }
 
