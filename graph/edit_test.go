@@ -79,3 +79,41 @@ func TestSharedOperandsAreLookedAtOnce(t *testing.T) {
 		t.Errorf("it took %s", took)
 	}
 }
+
+func TestTheLogitScaleIsFoundOnTheWayToAnOutput(t *testing.T) {
+	tests := []struct {
+		name  string
+		scale func(b *graph.Builder, x *graph.Value) *graph.Value
+		want  float32
+		found bool
+	}{
+		{"a factor", func(b *graph.Builder, x *graph.Value) *graph.Value { return b.Mul(x, b.Scalar(100, x)) }, 100, true},
+		{"a factor in front, transposed after", func(b *graph.Builder, x *graph.Value) *graph.Value { return b.SwapLast(b.Mul(b.Scalar(50, x), x)) }, 50, true},
+		{"the exponential of one", func(b *graph.Builder, x *graph.Value) *graph.Value {
+			return b.Mul(x, b.Op("Exp", nil, b.Scalar(0, x)))
+		}, 1, true},
+		{"a bias after it", func(b *graph.Builder, x *graph.Value) *graph.Value {
+			return b.Add(b.Mul(x, b.Scalar(10, x)), b.Scalar(-5, x))
+		}, 10, true},
+		{"none", func(b *graph.Builder, x *graph.Value) *graph.Value { return b.Op("Exp", nil, x) }, 0, false},
+		{"a factor that is no constant", func(b *graph.Builder, x *graph.Value) *graph.Value { return b.Mul(x, x) }, 0, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			g := &graph.Graph{Opset: map[string]int64{"": 18}}
+			err := g.Build(func(b *graph.Builder) {
+				x := b.Input("x", graph.Float, graph.Shape{graph.Known(2), graph.Known(3)})
+				b.Output("logits", tt.scale(b, x))
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, found := graph.OutputFactor(g, "logits"); got != tt.want || found != tt.found {
+				t.Errorf("got %g, %v, want %g, %v", got, found, tt.want, tt.found)
+			}
+			if _, found := graph.OutputFactor(g, "none"); found {
+				t.Error("an output that is not there has a factor")
+			}
+		})
+	}
+}

@@ -9,10 +9,10 @@ func OutputFactor(g *Graph, output string) (float32, bool) {
 	for depth := 0; v != nil && v.Def != nil && depth < 8; depth++ {
 		switch n := v.Def; n.Op {
 		case "Transpose", "Identity", "Cast", "Add":
-			v = n.Inputs[0]
+			v = n.Input(0)
 		case "Mul":
-			for i := range 2 {
-				if f, ok := factor(n.Inputs[i]); ok {
+			for _, x := range n.Inputs {
+				if f, ok := factor(x, 0); ok {
 					return f, true
 				}
 			}
@@ -25,9 +25,12 @@ func OutputFactor(g *Graph, output string) (float32, bool) {
 }
 
 // factor reads a one-element constant, or exp of one.
-func factor(v *Value) (float32, bool) {
+func factor(v *Value, depth int) (float32, bool) {
+	if v == nil || depth > 8 {
+		return 0, false
+	}
 	if d := v.Def; d != nil && (d.Op == "Exp" || d.Op == "Cast" || d.Op == "Identity") {
-		f, ok := factor(d.Inputs[0])
+		f, ok := factor(d.Input(0), depth+1)
 		if ok && d.Op == "Exp" {
 			f = float32(math.Exp(float64(f)))
 		}

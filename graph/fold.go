@@ -8,7 +8,8 @@ import (
 // Fold infers shapes and turns shape arithmetic into constants: integer values whose
 // contents are known become constants, and Reshape targets with one extent that a run
 // decides become constant targets. Nodes that nothing reads any more are dropped.
-func (g *Graph) Fold() error {
+func (g *Graph) Fold() (err error) {
+	defer recoverBail(&err)
 	in, err := g.infer()
 	if err != nil {
 		return err

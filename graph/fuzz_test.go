@@ -86,6 +86,7 @@ func handle(t *testing.T, model []byte) {
 	}
 	for _, y := range g.Outputs[:min(2, len(g.Outputs))] {
 		towers(g, y.Name)
+		graph.OutputFactor(g, y.Name)
 	}
 }
 

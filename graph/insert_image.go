@@ -28,6 +28,7 @@ type ImageTower struct {
 // FindImageTower looks for the insertion points of the encoder that computes the output.
 // An encoder where prompts can't enter is refused with the reason, kind [errs.Unsupported].
 func FindImageTower(g *Graph, output string) (t *ImageTower, err error) {
+	defer recoverBail(&err)
 	only, err := g.Only(output)
 	if err != nil {
 		return nil, err
@@ -73,7 +74,7 @@ func fixImageSize(g *Graph, pixels *Value) error {
 	}
 	step := int64(0)
 	for _, n := range g.Nodes {
-		if n.Op == "Conv" && n.Inputs[1].Const != nil && len(n.Inputs[1].Const.Dims) == 4 {
+		if n.Op == "Conv" && len(n.Inputs) > 1 && n.Inputs[1].IsConst() && len(n.Inputs[1].Const.Dims) == 4 {
 			pixels.Shape[1] = Known(n.Inputs[1].Const.Dims[1] * n.Int("group", 1))
 			step = max(1, slices.Max(append(n.Ints("strides"), 1)))
 			break
@@ -302,7 +303,8 @@ type ImagePromptOptions struct {
 // WithPrompts returns a graph with the inputs "visual.0" .. "visual.{Depth-1}". The first is
 // put behind the class tokens at Insert; each other one overwrites the K slots at its block.
 // Whatever the export baked in about the number of tokens is repaired.
-func (t *ImageTower) WithPrompts(o ImagePromptOptions) (*Graph, error) {
+func (t *ImageTower) WithPrompts(o ImagePromptOptions) (g *Graph, err error) {
+	defer recoverBail(&err)
 	if o.Tokens < 1 || o.Depth < 1 || o.Depth > len(t.Blocks) {
 		return nil, errs.New(errs.Invalid, "%d visual prompts to depth %d: 1 or more, and depth 1 to %d, are possible", o.Tokens, o.Depth, len(t.Blocks))
 	}
@@ -327,7 +329,8 @@ func (t *ImageTower) WithPrompts(o ImagePromptOptions) (*Graph, error) {
 }
 
 // Upstream is the part of the tower that lies before every prompt: pixels to "tokens" [B,N,D].
-func (t *ImageTower) Upstream() (*Graph, error) {
+func (t *ImageTower) Upstream() (_ *Graph, err error) {
+	defer recoverBail(&err)
 	g, to := t.Graph.CloneMap()
 	g.freeName("tokens")
 	s := &surgery{g: g, at: len(g.Nodes)}
@@ -442,7 +445,8 @@ func (s *surgery) reroute(x, out *Value, from int) {
 func PromptName(kind string, layer int) string { return kind + "." + strconv.Itoa(layer) }
 
 // Downstream is the tower from the tokens on, without prompts: "tokens" [B,N,D] to the output.
-func (t *ImageTower) Downstream() (*Graph, error) {
+func (t *ImageTower) Downstream() (_ *Graph, err error) {
+	defer recoverBail(&err)
 	g, to := t.Graph.CloneMap()
 	if err := newSurgery(g, to[t.Insert]).startAt(to[t.Insert], to[t.Pixels], "tokens"); err != nil {
 		return nil, err

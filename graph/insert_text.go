@@ -25,6 +25,7 @@ type TextTower struct {
 // FindTextTower looks for the insertion points of the encoder that computes the output.
 // An encoder where context can't enter is refused with the reason, kind [errs.Unsupported].
 func FindTextTower(g *Graph, output string) (t *TextTower, err error) {
+	defer recoverBail(&err)
 	only, err := g.Only(output)
 	if err != nil {
 		return nil, err
@@ -187,7 +188,8 @@ type ContextOptions struct {
 // replaces the embeddings of the tokens at Start..Start+M-1, to which positions are
 // still added (CoOp); each other one overwrites the same slots at its block (MaPLe). The ids
 // at those places are placeholders, so that the text keeps its length and its end.
-func (t *TextTower) WithContext(o ContextOptions) (*Graph, error) {
+func (t *TextTower) WithContext(o ContextOptions) (_ *Graph, err error) {
+	defer recoverBail(&err)
 	if o.Tokens < 1 || o.Start < 0 || o.Depth < 1 || o.Depth > len(t.Blocks) {
 		return nil, errs.New(errs.Invalid, "%d context tokens to depth %d: 1 or more, and depth 1 to %d, are possible", o.Tokens, o.Depth, len(t.Blocks))
 	}

@@ -41,6 +41,8 @@ var spellings = map[string]tiny{
 	"scores by Einsum":                           {named: true, attention: "einsum"},
 	"rows of all images in one":                  {named: true, attention: "flat"},
 	"rows of all images, a batch of the width":   {named: true, batch: 8, attention: "flat"},
+	"queries are repeated once":                  {attention: "expanded"},
+	"a mask as large as the batch":               {mask: "batch"},
 	"a mask of zeros":                            {mask: "zeros"},
 	"an expanded mask":                           {mask: "expanded"},
 	"a mask that lets all through":               {mask: "where"},
@@ -248,7 +250,9 @@ func equalArrays(t *testing.T, name string, got, want interp.Array) {
 // TestTheTowerCutInTwoIsTheTower runs pixels to tokens, and tokens to the output, with and without
 // prompts.
 func TestTheTowerCutInTwoIsTheTower(t *testing.T) {
-	for name, s := range exports {
+	all := maps.Clone(exports)
+	maps.Copy(all, spellings)
+	for name, s := range all {
 		t.Run(name, func(t *testing.T) {
 			s = s.sized()
 			tower := imageTower(t, s)

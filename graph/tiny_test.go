@@ -20,8 +20,8 @@ type tiny struct {
 	learned              learned
 	doublings            int // sums of the tokens with themselves, ahead of the first block
 	// how some parts are written; "" is the plainest
-	attention string // "packed", "gathered", "einsum", "flat"
-	mask      string // "zeros", "expanded", "where", "relative"
+	attention string // "packed", "gathered", "einsum", "flat", "expanded"
+	mask      string // "zeros", "expanded", "where", "batch", "relative"
 	pool      string // "slice", "split", "mean", "patches", "flatten"
 }
 
@@ -39,7 +39,8 @@ type learned struct {
 type builder struct {
 	*graph.Builder
 	tiny
-	r *rand.Rand
+	r    *rand.Rand
+	rows *graph.Value // the batch's size [1], read off the image
 }
 
 func (b *builder) weight(dims ...int64) *graph.Value {
@@ -161,7 +162,11 @@ func (b *builder) mlp(x *graph.Value) *graph.Value {
 // queries makes queries, keys and values [B,H,N,d] of tokens [B,N,D].
 func (b *builder) queries(x *graph.Value) (q, k, v *graph.Value) {
 	if b.attention != "packed" && b.attention != "gathered" {
-		return b.split(b.linear(x, b.width, b.width)), b.split(b.linear(x, b.width, b.width)), b.split(b.linear(x, b.width, b.width))
+		q, k, v = b.split(b.linear(x, b.width, b.width)), b.split(b.linear(x, b.width, b.width)), b.split(b.linear(x, b.width, b.width))
+		if b.attention == "expanded" {
+			q = b.Op("Expand", nil, q, b.target(1, 1, b.tokens, 1))
+		}
+		return q, k, v
 	}
 	all := b.linear(x, b.width, 3*b.width)
 	if b.attention == "packed" {
@@ -197,6 +202,9 @@ func (b *builder) masked(scores *graph.Value) *graph.Value {
 		return b.Add(scores, b.weight(1, b.heads, n, n))
 	case "expanded":
 		wide := b.Op("Expand", nil, b.Const(graph.NewTensor([]float32{0}, 1, 1, 1, 1)), b.Ints(1, 1, n, n))
+		return b.Add(scores, wide)
+	case "batch":
+		wide := b.Op("Expand", nil, b.Const(graph.NewTensor([]float32{0}, 1, 1, 1, 1)), b.Op("Concat", graph.Attrs{"axis": int64(0)}, b.rows, b.Ints(1, 1, n)))
 		return b.Add(scores, wide)
 	case "where":
 		all := make([]bool, n)
@@ -246,7 +254,7 @@ func (b *builder) blocksOf(x, mask *graph.Value) *graph.Value {
 
 func (s tiny) build(f func(b *builder)) (*graph.Graph, error) {
 	g := &graph.Graph{Opset: map[string]int64{"": 18}, Metadata: map[string]string{}}
-	err := g.Build(func(gb *graph.Builder) { f(&builder{gb, s, rng.New(s.seed, "tiny")}) })
+	err := g.Build(func(gb *graph.Builder) { f(&builder{gb, s, rng.New(s.seed, "tiny"), nil}) })
 	return g, err
 }
 
@@ -268,8 +276,8 @@ func (s tiny) image() (*graph.Graph, error) {
 			batch = b.batch
 		}
 		x = b.Transpose(b.Op("Reshape", nil, x, b.Ints(batch, b.width, -1)), 0, 2, 1)
-		rows := b.Op("Shape", graph.Attrs{"start": int64(0), "end": int64(1)}, pixels)
-		class := b.Op("Expand", nil, b.weight(1, 1, b.width), b.Op("Concat", graph.Attrs{"axis": int64(0)}, rows, b.Ints(1, 1)))
+		b.rows = b.Op("Shape", graph.Attrs{"start": int64(0), "end": int64(1)}, pixels)
+		class := b.Op("Expand", nil, b.weight(1, 1, b.width), b.Op("Concat", graph.Attrs{"axis": int64(0)}, b.rows, b.Ints(1, 1)))
 		x = b.Add(b.Op("Concat", graph.Attrs{"axis": int64(1)}, class, x), b.weight(1, b.tokens, b.width))
 		for range b.doublings {
 			x = b.Add(x, x)

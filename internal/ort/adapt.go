@@ -9,9 +9,12 @@ import (
 // adapt returns the graph in a form that the wrapper can pass tensors to and from, and the names
 // of the outputs that were scalars. The wrapper knows no tensors of rank 0, so these are [1] at
 // the graph's edge, and it cannot read half floats, so these leave as floats. Other graphs are
-// returned as they are, and so are those whose shapes can't be inferred: the runtime's own
-// words about such a graph say more.
+// returned as they are, and so are those whose shapes can't be inferred: graphs of opsets below
+// the 18 that loading brings them to, and broken ones, of which the runtime's own words say more.
 func adapt(g *graph.Graph) (*graph.Graph, map[string]bool) {
+	if g.Opset[""] < 18 {
+		return g, nil
+	}
 	fit := g.Clone()
 	a := &adapter{scalars: map[string]bool{}}
 	if err := fit.Build(func(b *graph.Builder) { a.edges(b, fit) }); err != nil || !a.changed {

@@ -36,6 +36,12 @@ var Fused = join(
 		{Op: msft + "Attention", Name: "packed and causal", In: []Operand{F("b=2 3 8"), Small("8 24"), F("24")}, Attrs: attrs{"num_heads": int64(2), "unidirectional": yes}},
 		{Op: msft + "Attention", Name: "packed, keys masked", In: []Operand{F("2 3 8"), Small("8 24"), F("24"), I("2 3", 1, 1, 0, 1, 1, 1).Int32().Fed()}, Attrs: attrs{"num_heads": int64(2)}},
 		{Op: msft + "Attention", Name: "packed, lengths", In: []Operand{F("2 3 8"), Small("8 24"), F("24"), I("2", 2, 3).Int32().Fed()}, Attrs: attrs{"num_heads": int64(2)}},
+		{Op: msft + "Attention", Name: "packed, keys masked and scores added to", In: []Operand{
+			F("2 3 8"), Small("8 24"), F("24"), I("2 3", 1, 1, 0, 1, 1, 1).Int32().Fed(), None(), F("2 2 3 3"),
+		}, Attrs: attrs{"num_heads": int64(2)}},
+		{Op: msft + "MultiHeadAttention", Name: "keys masked and scores added to", In: []Operand{
+			F("2 3 8"), F("2 5 8"), F("2 5 8"), None(), I("2 5", 1, 1, 0, 1, 1, 1, 1, 1, 1, 0).Int32().Fed(), F("2 2 3 5"),
+		}, Attrs: attrs{"num_heads": int64(2)}},
 		{Op: msft + "MultiHeadAttention", Name: "plain", In: []Operand{F("b=2 3 8"), F("b=2 5 8"), F("b=2 5 8")}, Attrs: attrs{"num_heads": int64(2)}},
 		{Op: msft + "MultiHeadAttention", Name: "with biases", In: []Operand{F("b=2 3 8"), F("b=2 5 8"), F("b=2 5 8"), F("24")}, Attrs: attrs{"num_heads": int64(4), "scale": float32(0.3)}},
 	},
