@@ -173,6 +173,15 @@ func (b *backward) onlyFirst(n *Node) {
 	}
 }
 
+// onlyWants refuses gradients of inputs from the given one on, that a rule has none for.
+func (b *backward) onlyWants(n *Node, count int) {
+	for i := count; i < len(n.Inputs); i++ {
+		if b.wants(n, i) {
+			fail(n, "a gradient of its input %d", i)
+		}
+	}
+}
+
 // nameOutputs makes the node give out its first count outputs, also those left out so far.
 func (b *backward) nameOutputs(n *Node, count int) {
 	for len(n.Outputs) < count {

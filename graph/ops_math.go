@@ -141,6 +141,7 @@ func identity(c *ctx) {
 // chain is the gradient of an operator whose first input alone matters.
 func chain(dx func(b *backward, n *Node) *Value) func(*backward, *Node) {
 	return func(b *backward, n *Node) {
+		b.onlyWants(n, 1)
 		if b.wants(n, 0) {
 			b.give(n, 0, dx(b, n))
 		}
@@ -389,9 +390,7 @@ func gradWhere(b *backward, n *Node) {
 
 // gradClip passes the gradient where the input lies within the limits.
 func gradClip(b *backward, n *Node) {
-	if !b.wants(n, 0) {
-		return
-	}
+	b.onlyWants(n, 1)
 	x, dx := n.Inputs[0], b.dy(n)
 	for i, outside := range []string{"Less", "Greater"} {
 		if limit := n.Input(i + 1); limit != nil {
