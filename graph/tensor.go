@@ -104,6 +104,13 @@ func Values[T Element](t *Tensor) ([]T, error) {
 	return fromBytes[T](b), nil
 }
 
+// Rows returns entries start..end-1 of the first axis of a tensor in memory, which it shares.
+func (t *Tensor) Rows(start, end int64) *Tensor {
+	size := Count(t.Dims[1:]) * int64(t.Type.Size())
+	dims := append([]int64{end - start}, t.Dims[1:]...)
+	return &Tensor{Type: t.Type, Dims: dims, data: t.data[start*size : end*size]}
+}
+
 // Count multiplies dims; 1 for none.
 func Count(dims []int64) int64 {
 	n := int64(1)

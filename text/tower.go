@@ -11,15 +11,15 @@ import (
 	"github.com/foretoken/foretoken/internal/ort"
 )
 
-// Tower is a bundle's text encoder with its tokenizer. Its session is made when first wanted.
-// It is safe for concurrent use.
+// Tower is a bundle's text encoder with its tokenizer. Sessions are made when first wanted and
+// kept. It is safe for concurrent use.
 type Tower struct {
 	*Tokenizer
 	Info    *graph.TextTower
 	options ort.Options
 
-	mu    sync.Mutex
-	plain *ort.Session
+	mu       sync.Mutex
+	sessions map[graph.ContextOptions]*ort.Session
 }
 
 // chunk is how many texts go through the tower at once.
@@ -40,7 +40,7 @@ func OpenTower(b *bundle.Bundle, o ort.Options) (*Tower, error) {
 	if err != nil {
 		return nil, errs.New(errs.Of(err), "bundle %s: text tower: %w", b.Name, err)
 	}
-	return &Tower{Tokenizer: tok, Info: info, options: o}, nil
+	return &Tower{Tokenizer: tok, Info: info, options: o, sessions: map[graph.ContextOptions]*ort.Session{}}, nil
 }
 
 // Depth is the number of blocks that context can enter.
@@ -64,17 +64,36 @@ func (t *Tower) Batch(ids [][]int64) *graph.Tensor {
 
 // Embed returns the texts' embeddings [C,P], L2-normalised. Texts longer than the window are cut.
 func (t *Tower) Embed(ctx context.Context, texts []string) (*graph.Tensor, error) {
-	s, err := t.session()
+	var ids [][]int64
+	for _, text := range texts {
+		ids = append(ids, t.Encode(text, t.Info.Window))
+	}
+	return t.EmbedContext(ctx, t.Batch(ids), nil)
+}
+
+// EmbedContext returns the embeddings [C,P], L2-normalised, of ids [C,S] from
+// [Tower.ContextIDs] with learned context in place of the placeholders: one tensor a layer,
+// [1,M,D] for all texts or [C,M,D] for each its own; none for the frozen model.
+func (t *Tower) EmbedContext(ctx context.Context, ids *graph.Tensor, layers []*graph.Tensor) (*graph.Tensor, error) {
+	s, err := t.session(layers)
 	if err != nil {
 		return nil, err
 	}
 	var all []float32
-	for start := 0; start < len(texts); start += chunk {
-		var ids [][]int64
-		for _, text := range texts[start:min(start+chunk, len(texts))] {
-			ids = append(ids, t.Encode(text, t.Info.Window))
+	count := ids.Dims[0]
+	for start := int64(0); start < count; start += chunk {
+		end := min(start+chunk, count)
+		in, err := t.Feeds(ids.Rows(start, end))
+		if err != nil {
+			return nil, err
 		}
-		out, err := s.Run(ctx, map[string]*graph.Tensor{t.Info.IDs.Name: t.Batch(ids)})
+		for i, layer := range layers {
+			if layer.Dims[0] == count {
+				layer = layer.Rows(start, end)
+			}
+			in[graph.PromptName("context", i)] = layer
+		}
+		out, err := s.Run(ctx, in)
 		if err != nil {
 			return nil, err
 		}
@@ -84,19 +103,87 @@ func (t *Tower) Embed(ctx context.Context, texts []string) (*graph.Tensor, error
 		}
 		all = append(all, rows...)
 	}
-	width := len(all) / max(1, len(texts))
+	width := len(all) / int(max(1, count))
 	Normalize(all, width)
-	return graph.NewTensor(all, int64(len(texts)), int64(width)), nil
+	return graph.NewTensor(all, count, int64(width)), nil
 }
 
-func (t *Tower) session() (s *ort.Session, err error) {
+// Feeds are the tower's inputs for ids [C,S]: the ids in the type that the graph takes, and,
+// where it takes one, the mask, 1 up to the first end token.
+func (t *Tower) Feeds(ids *graph.Tensor) (map[string]*graph.Tensor, error) {
+	values, err := graph.Values[int64](ids)
+	if err != nil {
+		return nil, err
+	}
+	in := map[string]*graph.Tensor{t.Info.IDs.Name: integers(values, t.Info.IDs.Type, ids.Dims)}
+	if t.Info.Mask == nil {
+		return in, nil
+	}
+	mask := make([]int64, len(values))
+	length := int(ids.Dims[1])
+	for row := 0; row < len(values); row += length {
+		for i := row; i < row+length; i++ {
+			mask[i] = 1
+			if values[i] == t.End() {
+				break
+			}
+		}
+	}
+	in[t.Info.Mask.Name] = integers(mask, t.Info.Mask.Type, ids.Dims)
+	return in, nil
+}
+
+// integers makes a tensor of int64, int32 or bool, as graphs take ids and masks.
+func integers(values []int64, as graph.DataType, dims []int64) *graph.Tensor {
+	switch as {
+	case graph.Int32:
+		return graph.NewTensor(convert(values, func(v int64) int32 { return int32(v) }), dims...)
+	case graph.Bool:
+		return graph.NewTensor(convert(values, func(v int64) bool { return v != 0 }), dims...)
+	}
+	return graph.NewTensor(values, dims...)
+}
+
+func convert[T any](values []int64, f func(int64) T) []T {
+	out := make([]T, len(values))
+	for i, v := range values {
+		out[i] = f(v)
+	}
+	return out
+}
+
+// session returns the session for context of the layers' shape.
+func (t *Tower) session(layers []*graph.Tensor) (*ort.Session, error) {
+	var o graph.ContextOptions
+	if len(layers) > 0 {
+		o = graph.ContextOptions{Tokens: int(layers[0].Dims[1]), Start: contextStart, Depth: len(layers), PerRow: layers[0].Dims[0] > 1}
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.plain == nil {
-		t.plain, err = ort.NewSession(t.Info.Graph, t.options)
+	if s := t.sessions[o]; s != nil {
+		return s, nil
 	}
-	return t.plain, err
+	g, err := t.Graph(o)
+	if err != nil {
+		return nil, err
+	}
+	s, err := ort.NewSession(g, t.options)
+	if err == nil {
+		t.sessions[o] = s
+	}
+	return s, err
 }
+
+// Graph returns the tower's graph with context as inputs; Tokens 0 gives the frozen tower.
+func (t *Tower) Graph(o graph.ContextOptions) (*graph.Graph, error) {
+	if o.Tokens == 0 {
+		return t.Info.Graph, nil
+	}
+	return t.Info.WithContext(o)
+}
+
+// contextStart is where context enters: after the start token.
+const contextStart = 1
 
 // ContextIDs returns the ids [C,S] of class names behind m placeholders that follow the start
 // token, where context tokens are put. Names that do not fit the window are an error.
@@ -130,14 +217,14 @@ func (t *Tower) WordEmbeddings(words string) (*graph.Tensor, error) {
 	return graph.NewTensor(rows, int64(len(ids)), int64(t.Info.Width)), nil
 }
 
-// Close frees the session.
+// Close frees the sessions.
 func (t *Tower) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.plain != nil {
-		t.plain.Close()
-		t.plain = nil
+	for _, s := range t.sessions {
+		s.Close()
 	}
+	t.sessions = map[graph.ContextOptions]*ort.Session{}
 }
 
 // Normalize divides each row of the given width by its length.
