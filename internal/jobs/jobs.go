@@ -29,8 +29,8 @@ type Handler interface {
 	// RunSlice does a slice and records what came of it, errors of the run's own included. An
 	// error is logged and the slice left to Silent.
 	RunSlice(ctx context.Context, s Slice) error
-	// Silent lists the slices of runs that nobody works on: of workers that died, or that were
-	// enqueued and lost. They are enqueued again.
+	// Silent lists the slices to come of runs without a sign of life: nobody works on them. The
+	// queue takes up again those that do not wait in it anyway.
 	Silent(ctx context.Context) ([]Slice, error)
 }
 
@@ -61,6 +61,7 @@ func (o Options) withDefaults() Options {
 // Queue enqueues slices and, once started, works on them.
 type Queue struct {
 	options Options
+	db      *sql.DB
 	client  *river.Client[*sql.Tx]
 	handler Handler
 	stop    context.CancelFunc
@@ -83,7 +84,7 @@ func Open(ctx context.Context, db *sql.DB, handler Handler, o Options) (*Queue, 
 	if _, err := migrator.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
 		return nil, err
 	}
-	q := &Queue{options: o, handler: handler, log: log}
+	q := &Queue{options: o, db: db, handler: handler, log: log}
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &worker{queue: q})
 	q.client, err = river.NewClient(driver, &river.Config{
@@ -142,11 +143,26 @@ func (q *Queue) retake(ctx context.Context) error {
 		return err
 	}
 	for _, s := range silent {
+		waiting, err := q.waiting(ctx, s)
+		if err != nil {
+			return err
+		}
+		if waiting {
+			continue
+		}
 		if _, err := q.client.Insert(ctx, s, nil); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// waiting says whether a slice is in the queue, not taken by any worker. (River's own unique jobs
+// would count those that a dead worker had taken.)
+func (q *Queue) waiting(ctx context.Context, s Slice) (found bool, err error) {
+	err = q.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM river_job WHERE kind = ? AND state IN ('available', 'scheduled', 'pending')
+		AND json_extract(args, '$.run') = ? AND json_extract(args, '$.number') = ?)`, s.Kind(), s.Run, s.Number).Scan(&found)
+	return found, err
 }
 
 type worker struct {

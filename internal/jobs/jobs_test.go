@@ -144,6 +144,34 @@ func TestASilentSliceIsTakenUpAgain(t *testing.T) {
 	}
 }
 
+// TestASliceThatWaitsIsNotEnqueuedTwice has one worker busy while another run's slice waits.
+func TestASliceThatWaitsIsNotEnqueuedTwice(t *testing.T) {
+	c := &chain{last: 1}
+	release := make(chan struct{})
+	c.fail = func(s Slice) error {
+		if s.Run == "long" {
+			<-release
+			return errors.New("over")
+		}
+		return nil
+	}
+	open(t, c)
+	c.enqueue(t, Slice{"long", 7}, true)
+	c.enqueue(t, Slice{"r", 1}, true)
+	for range 5 {
+		c.mu.Lock()
+		c.silent = []Slice{{"r", 1}}
+		c.mu.Unlock()
+		time.Sleep(60 * time.Millisecond)
+	}
+	close(release)
+	c.wait(t)
+	time.Sleep(500 * time.Millisecond)
+	if got := c.numbers(); len(got) != 2 {
+		t.Errorf("slices %v, want 7 and 1", got)
+	}
+}
+
 func TestAFailedSliceIsNotTriedByItself(t *testing.T) {
 	c := &chain{last: 9}
 	c.fail = func(Slice) error { return errors.New("no") }

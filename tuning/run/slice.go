@@ -1,0 +1,342 @@
+package run
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"time"
+
+	"github.com/foretoken/foretoken/internal/errs"
+	"github.com/foretoken/foretoken/internal/jobs"
+	"github.com/foretoken/foretoken/prompt"
+	"github.com/foretoken/foretoken/storage"
+	"github.com/foretoken/foretoken/tuning"
+)
+
+// RunSlice does one slice of a run: where it is still the run's next one, train from the last
+// checkpoint for a while, store the checkpoint, then commit. An error of the run's own ends it
+// as failed; one of the surroundings leaves the slice to be taken over.
+func (s *Service) RunSlice(ctx context.Context, slice jobs.Slice) error {
+	r, err := s.Catalog.Run(ctx, slice.Run)
+	if err != nil {
+		return err
+	}
+	mine, err := s.Catalog.Beat(ctx, r.ID, slice.Number, time.Now())
+	if err != nil || !mine {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go s.beat(ctx, cancel, slice)
+	err = s.attempt(ctx, r)
+	if err == nil {
+		return nil
+	}
+	s.forget(r.ID)
+	if ctx.Err() != nil || errs.Of(err) == errs.Unavailable || errors.Is(err, sql.ErrTxDone) {
+		return err
+	}
+	return s.fail(context.WithoutCancel(ctx), r, err)
+}
+
+// beat tells, every fifth of the silence that others wait for, that the slice is worked on, and
+// gives up when it is no longer this worker's.
+func (s *Service) beat(ctx context.Context, cancel context.CancelFunc, slice jobs.Slice) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(s.Silence / 5):
+		}
+		if mine, err := s.Catalog.Beat(ctx, slice.Run, slice.Number, time.Now()); err == nil && !mine {
+			cancel()
+			return
+		}
+	}
+}
+
+// attempt does the slice. A panic is an error of the run.
+func (s *Service) attempt(ctx context.Context, r storage.Run) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = errs.New(errs.Internal, "run %s: panic: %v\n%s", r.ID, p, debug.Stack())
+		}
+	}()
+	w, err := s.tuner(ctx, r)
+	if err != nil {
+		return err
+	}
+	if err := s.event(ctx, r.ID, "state", stateEvent{State: storage.Running, Step: w.tuner.Step()}); err != nil {
+		return err
+	}
+	if err := s.train(ctx, r, w.tuner); err != nil {
+		return err
+	}
+	if w.tuner.Done() {
+		return s.finish(ctx, r, w)
+	}
+	return s.save(ctx, r, w)
+}
+
+// tuner returns the run's tuner as the last slice left it: warm from memory, else restored from
+// the checkpoint.
+func (s *Service) tuner(ctx context.Context, r storage.Run) (*warm, error) {
+	s.mu.Lock()
+	w := s.warm[r.ID]
+	s.mu.Unlock()
+	if w != nil && w.slice == r.Slice {
+		return w, nil
+	}
+	s.forget(r.ID)
+	d, err := s.load(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	t, err := tuning.NewTuner(ctx, d.model, d.spec.Recipe, d.train)
+	if err != nil {
+		return nil, err
+	}
+	if r.Checkpoint != "" {
+		if err := s.restore(ctx, t, r.Checkpoint); err != nil {
+			t.Close()
+			return nil, err
+		}
+	}
+	w = &warm{slice: r.Slice, tuner: t, data: d}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.warm[r.ID] = w
+	return w, nil
+}
+
+func (s *Service) restore(ctx context.Context, t *tuning.Tuner, key string) error {
+	body, _, err := s.Objects.Get(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	b, err := io.ReadAll(body)
+	if err != nil {
+		return err
+	}
+	return t.Restore(b)
+}
+
+// forget drops a run's tuner from memory.
+func (s *Service) forget(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w := s.warm[id]; w != nil {
+		w.tuner.Close()
+		delete(s.warm, id)
+	}
+}
+
+// eventInterval is the least time between two events of steps.
+const eventInterval = 250 * time.Millisecond
+
+// stepEvent is how training goes.
+type stepEvent struct {
+	tuning.Progress
+	SecondsLeft float64 `json:"seconds_left"`
+}
+
+// train does steps until the slice's time is up or all are done.
+func (s *Service) train(ctx context.Context, r storage.Run, t *tuning.Tuner) error {
+	start, first := time.Now(), t.Step()
+	var told time.Time
+	for !t.Done() && time.Since(start) < s.Slice {
+		p, err := t.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if time.Since(told) < eventInterval && !t.Done() {
+			continue
+		}
+		told = time.Now()
+		left := time.Since(start).Seconds() / float64(t.Step()-first) * float64(t.Steps()-t.Step())
+		if err := s.event(ctx, r.ID, "step", stepEvent{p, left}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// save stores the checkpoint, then commits the slice and enqueues the next one in one
+// transaction, then deletes the checkpoint before.
+func (s *Service) save(ctx context.Context, r storage.Run, w *warm) error {
+	b, err := w.tuner.Checkpoint()
+	if err != nil {
+		return err
+	}
+	key := checkpointKey(r.ID, r.Slice)
+	if _, err := s.Objects.Put(ctx, key, bytes.NewReader(b), int64(len(b)), storage.PutOptions{}); err != nil {
+		return err
+	}
+	crashPoint("stored")
+	result := storage.SliceResult{State: storage.Running, Step: w.tuner.Step(), Steps: w.tuner.Steps(), Checkpoint: key}
+	committed, err := s.commit(ctx, r, result, func(tx *sql.Tx) error {
+		return s.queue.Enqueue(ctx, tx, jobs.Slice{Run: r.ID, Number: r.Slice + 1})
+	})
+	if err != nil {
+		return err
+	}
+	if !committed { // another worker was first: what it made of the slice is the same
+		s.forget(r.ID)
+		return s.Objects.Delete(ctx, key)
+	}
+	w.slice = r.Slice + 1
+	if r.Checkpoint != "" {
+		return s.Objects.Delete(ctx, r.Checkpoint)
+	}
+	return nil
+}
+
+// commit takes over a slice's result, and calls more in the same transaction.
+func (s *Service) commit(ctx context.Context, r storage.Run, result storage.SliceResult, more func(tx *sql.Tx) error) (committed bool, err error) {
+	err = s.Catalog.Tx(ctx, func(tx *sql.Tx) error {
+		committed, err = s.Catalog.CommitSlice(ctx, tx, r.ID, r.Slice, result, time.Now())
+		if err != nil || !committed || more == nil {
+			return err
+		}
+		return more(tx)
+	})
+	return committed && err == nil, err
+}
+
+// fail ends a run with an error.
+func (s *Service) fail(ctx context.Context, r storage.Run, cause error) error {
+	result := storage.SliceResult{State: storage.Failed, Step: r.Step, Steps: r.Steps, Checkpoint: r.Checkpoint, Error: cause.Error()}
+	_, err := s.commit(ctx, r, result, func(tx *sql.Tx) error {
+		return s.eventTx(ctx, tx, r.ID, stateEvent{State: storage.Failed, Error: cause.Error(), Step: r.Step})
+	})
+	return err
+}
+
+func (s *Service) eventTx(ctx context.Context, tx *sql.Tx, id string, data stateEvent) error {
+	e, err := newEvent("state", data)
+	if err != nil {
+		return err
+	}
+	return s.Catalog.AddEventsTx(ctx, tx, id, e)
+}
+
+// Metrics are a run's scores.
+type Metrics struct {
+	ZeroShot *tuning.Evaluation `json:"zero_shot"`
+	Tuned    *tuning.Evaluation `json:"tuned,omitempty"`
+}
+
+// finish scores the prompt, stores its file, and names it in the transaction that ends the run.
+func (s *Service) finish(ctx context.Context, r storage.Run, w *warm) error {
+	defer s.forget(r.ID)
+	metrics, p, err := s.score(ctx, w)
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(metrics)
+	if err != nil {
+		return err
+	}
+	result := storage.SliceResult{State: storage.Done, Step: w.tuner.Step(), Steps: w.tuner.Steps(), Metrics: b}
+	end := stateEvent{State: storage.Done, Step: w.tuner.Step(), Metric: b}
+	var row storage.Prompt
+	if w.tuner.Recipe.Method != tuning.ZeroShot {
+		if row, err = s.storePrompt(ctx, r, w, p); err != nil {
+			return err
+		}
+		result.Prompt, end.Prompt = row.Name, row.Name
+	}
+	_, err = s.commit(ctx, r, result, func(tx *sql.Tx) error {
+		if row.Name != "" {
+			if _, err := s.Catalog.AddPrompt(ctx, tx, row); err != nil {
+				return err
+			}
+		}
+		return s.eventTx(ctx, tx, r.ID, end)
+	})
+	if err != nil || r.Checkpoint == "" {
+		return err
+	}
+	return s.Objects.Delete(ctx, r.Checkpoint)
+}
+
+// score evaluates the frozen model and the prompt on the test images, and fills the card.
+func (s *Service) score(ctx context.Context, w *warm) (*Metrics, *prompt.Prompt, error) {
+	p, err := w.tuner.Prompt()
+	if err != nil {
+		return nil, nil, err
+	}
+	templates := w.tuner.Recipe.Templates
+	base := w.data.model.NewEvaluator(w.data.train)
+	m := &Metrics{}
+	if m.ZeroShot, err = base.Score(ctx, nil, templates); err != nil {
+		return nil, nil, err
+	}
+	tuned := w.tuner.Recipe.Method != tuning.ZeroShot
+	if tuned {
+		if m.Tuned, err = base.Score(ctx, p, templates); err != nil {
+			return nil, nil, err
+		}
+	}
+	if w.data.novel != nil {
+		novel := w.data.model.NewEvaluator(w.data.novel)
+		if err := addNovel(ctx, novel, nil, templates, m.ZeroShot); err != nil {
+			return nil, nil, err
+		}
+		if tuned && p.Tensors["head.weight"] == nil && !p.Card.ClassSpecific {
+			if err := addNovel(ctx, novel, p, templates, m.Tuned); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	p.Card.Tool = s.Tool
+	p.Card.Metrics.ZeroShot = &m.ZeroShot.Score
+	if tuned {
+		p.Card.Metrics.Tuned = &m.Tuned.Score
+	}
+	return m, p, nil
+}
+
+// addNovel scores the classes that were held out, and the harmonic mean of both.
+func addNovel(ctx context.Context, e *tuning.Evaluator, p *prompt.Prompt, templates []string, score *tuning.Evaluation) error {
+	novel, err := e.Score(ctx, p, templates)
+	if err != nil {
+		return err
+	}
+	base := score.Accuracy
+	mean := 0.0
+	if base+novel.Accuracy > 0 {
+		mean = 2 * base * novel.Accuracy / (base + novel.Accuracy)
+	}
+	score.Base, score.Novel, score.HarmonicMean = &base, &novel.Accuracy, &mean
+	return nil
+}
+
+// storePrompt stores the file under its digest, and returns the row that will name it.
+func (s *Service) storePrompt(ctx context.Context, r storage.Run, w *warm, p *prompt.Prompt) (storage.Prompt, error) {
+	var file bytes.Buffer
+	if err := prompt.Write(&file, p); err != nil {
+		return storage.Prompt{}, err
+	}
+	digest, err := p.Digest()
+	if err != nil {
+		return storage.Prompt{}, err
+	}
+	card, err := json.Marshal(p.Card)
+	if err != nil {
+		return storage.Prompt{}, err
+	}
+	row := storage.Prompt{
+		Name: w.data.spec.Prompt, Digest: digest, Bundle: w.data.spec.Bundle, Run: r.ID,
+		Object: fmt.Sprintf("prompts/%s/%s.safetensors", w.data.spec.Prompt, digest), Size: int64(file.Len()), Card: card, Created: time.Now(),
+	}
+	_, err = s.Objects.Put(ctx, row.Object, &file, row.Size, storage.PutOptions{ContentType: "application/octet-stream"})
+	crashPoint("prompt-stored")
+	return row, err
+}
