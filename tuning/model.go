@@ -129,8 +129,8 @@ func splitLayers(t *graph.Tensor) ([]*graph.Tensor, error) {
 	return layers, nil
 }
 
-// RepeatRows repeats a tensor [1,K,D] to [rows,K,D].
-func RepeatRows(t *graph.Tensor, rows int64) (*graph.Tensor, error) {
+// repeatRows repeats a tensor [1,K,D] to [rows,K,D].
+func repeatRows(t *graph.Tensor, rows int64) (*graph.Tensor, error) {
 	values, err := graph.Values[float32](t)
 	if err != nil {
 		return nil, err
@@ -150,10 +150,15 @@ func (m *Model) EmbedImages(ctx context.Context, tokens *graph.Tensor, p *prompt
 		return nil, err
 	}
 	for i := range layers {
-		if layers[i], err = RepeatRows(layers[i], tokens.Dims[0]); err != nil {
+		if layers[i], err = repeatRows(layers[i], tokens.Dims[0]); err != nil {
 			return nil, err
 		}
 	}
+	return m.EmbedRows(ctx, tokens, layers)
+}
+
+// EmbedRows is EmbedImages with a prompt for each row: [B,K,D] a layer.
+func (m *Model) EmbedRows(ctx context.Context, tokens *graph.Tensor, layers []*graph.Tensor) (*graph.Tensor, error) {
 	out, err := m.Images.EmbedTokens(ctx, tokens, layers)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,214 @@
+// Package serving answers requests with tuned prompts: many tenants' prompts share one copy of
+// each model and, where their shapes agree, one forward pass.
+package serving
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/foretoken/foretoken/internal/errs"
+	"github.com/foretoken/foretoken/prompt"
+	"github.com/foretoken/foretoken/storage"
+	"github.com/foretoken/foretoken/tuning"
+	"github.com/foretoken/foretoken/vision"
+)
+
+// Metrics count what goes through the image towers.
+type Metrics struct {
+	Forwards prometheus.Counter
+	Rows     prometheus.Counter
+	Seconds  prometheus.Histogram
+}
+
+func newMetrics(r prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		Forwards: prometheus.NewCounter(prometheus.CounterOpts{Name: "foretoken_image_forwards_total", Help: "Forward passes through an image tower."}),
+		Rows:     prometheus.NewCounter(prometheus.CounterOpts{Name: "foretoken_image_rows_total", Help: "Images in those passes."}),
+		Seconds:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "foretoken_image_forward_seconds", Help: "Time of a pass.", Buckets: prometheus.ExponentialBuckets(0.002, 2, 12)}),
+	}
+	r.MustRegister(m.Forwards, m.Rows, m.Seconds)
+	return m
+}
+
+const (
+	cachedPrompts     = 4096
+	cachedClassifiers = 4096
+	cachedIndexes     = 16
+)
+
+// Engine serves prompts. It is safe for concurrent use.
+type Engine struct {
+	catalog *storage.Catalog
+	objects storage.Objects
+	models  *tuning.Models
+	metrics *Metrics
+
+	ctx      context.Context // ends the batchers
+	stop     context.CancelFunc
+	running  sync.WaitGroup
+	turn     sync.Mutex
+	decoding atomic.Int64
+
+	mu          sync.Mutex
+	batchers    map[shape]*batcher
+	prompts     *lru.Cache[string, *prompt.Prompt]
+	classifiers *lru.Cache[string, *tuning.Classifier]
+	indexes     *lru.Cache[string, *index]
+	loading     singleflight.Group
+}
+
+// New makes an engine over the catalogue's prompts. Its counters go to r.
+func New(c *storage.Catalog, objs storage.Objects, models *tuning.Models, r prometheus.Registerer) *Engine {
+	e := &Engine{catalog: c, objects: objs, models: models, metrics: newMetrics(r), batchers: map[shape]*batcher{}}
+	e.ctx, e.stop = context.WithCancel(context.Background())
+	e.prompts, _ = lru.New[string, *prompt.Prompt](cachedPrompts) // fails for sizes below 1 alone
+	e.classifiers, _ = lru.New[string, *tuning.Classifier](cachedClassifiers)
+	e.indexes, _ = lru.New[string, *index](cachedIndexes)
+	return e
+}
+
+// Close ends the batchers, once what is under way is answered.
+func (e *Engine) Close() {
+	e.stop()
+	e.running.Wait()
+}
+
+// Target is what a request is conditioned by: a prompt, or a bundle alone. Key tells it from
+// all others.
+type Target struct {
+	Model  *tuning.Model
+	Prompt *prompt.Prompt // nil for the frozen model
+	Key    string
+}
+
+// Resolve finds a prompt by "name" (its promoted or latest revision) or "name@revision"; where
+// the name is empty, the frozen bundle of the other name.
+func (e *Engine) Resolve(ctx context.Context, promptRef, bundle string) (*Target, error) {
+	if promptRef == "" {
+		m, err := e.models.Get(ctx, bundle)
+		if err != nil {
+			return nil, err
+		}
+		return &Target{Model: m, Key: "bundle " + m.Bundle.Digest}, nil
+	}
+	name, revision, err := ParseRef(promptRef)
+	if err != nil {
+		return nil, err
+	}
+	row, err := e.catalog.Prompt(ctx, name, revision)
+	if err != nil {
+		return nil, err
+	}
+	m, err := e.models.Get(ctx, row.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	p, err := e.load(ctx, row)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.CheckBundle(m.Bundle.Digest); err != nil {
+		return nil, err
+	}
+	return &Target{Model: m, Prompt: p, Key: "prompt " + row.Digest}, nil
+}
+
+// ParseRef splits "name@revision"; without a revision it is 0.
+func ParseRef(ref string) (name string, revision int, err error) {
+	name, number, found := strings.Cut(ref, "@")
+	if !found {
+		return name, 0, nil
+	}
+	revision, err = strconv.Atoi(number)
+	if err != nil || revision < 1 {
+		return "", 0, errs.New(errs.Invalid, "prompt %q: the revision after @ must be a number from 1 on", ref)
+	}
+	return name, revision, nil
+}
+
+// load reads a prompt's file, once for all who ask at the same time.
+func (e *Engine) load(ctx context.Context, row storage.Prompt) (*prompt.Prompt, error) {
+	if p, ok := e.prompts.Get(row.Digest); ok {
+		return p, nil
+	}
+	v, err, _ := e.loading.Do(row.Digest, func() (any, error) {
+		b, err := ReadObject(context.WithoutCancel(ctx), e.objects, row.Object)
+		if err != nil {
+			return nil, err
+		}
+		p, err := prompt.ReadBytes(b)
+		if err != nil {
+			return nil, err
+		}
+		if digest, err := p.Digest(); err != nil || digest != row.Digest {
+			return nil, errors.Join(err, errs.New(errs.Internal, "prompt %s: the stored file has the digest %s, not %s: it was changed or damaged", row.Name, digest, row.Digest))
+		}
+		e.prompts.Add(row.Digest, p)
+		return p, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.(*prompt.Prompt), nil
+}
+
+// ReadObject reads a whole object, which is known to be small.
+func ReadObject(ctx context.Context, objs storage.Objects, key string) ([]byte, error) {
+	body, _, err := objs.Get(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	return io.ReadAll(body)
+}
+
+// EmbedImage returns the embedding [P], L2-normalised, of an encoded image under the target.
+func (e *Engine) EmbedImage(ctx context.Context, t *Target, image []byte) ([]float32, error) {
+	pixels, err := e.pixels(t.Model, image)
+	if err != nil {
+		return nil, err
+	}
+	layers, err := tuning.VisualLayers(t.Prompt)
+	if err != nil {
+		return nil, err
+	}
+	s := shape{model: t.Model, depth: len(layers)}
+	if s.depth > 0 {
+		s.tokens = int(layers[0].Dims[1])
+	}
+	return e.batcher(s).embed(ctx, pixels, layers)
+}
+
+// pixels decodes and preprocesses an image. While it does, batches wait for it.
+func (e *Engine) pixels(m *tuning.Model, image []byte) ([]float32, error) {
+	e.decoding.Add(1)
+	defer e.decoding.Add(-1)
+	img, err := vision.Decode(bytes.NewReader(image), vision.Limits{})
+	if err != nil {
+		return nil, err
+	}
+	return m.Images.Apply(img), nil
+}
+
+// batcher returns the batcher of a shape, and starts it where it is the first of it.
+func (e *Engine) batcher(s shape) *batcher {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	b := e.batchers[s]
+	if b == nil {
+		b = &batcher{shape: s, turn: &e.turn, metrics: e.metrics, rows: make(chan row, maxRows), coming: func() bool { return e.decoding.Load() > 0 }}
+		e.batchers[s] = b
+		e.running.Go(func() { b.run(e.ctx) })
+	}
+	return b
+}
