@@ -12,7 +12,7 @@ import (
 // Models keeps bundles open: one copy of each model serves all prompts. It is safe for
 // concurrent use.
 type Models struct {
-	// Find says where a bundle's folder is and what digest it has to have.
+	// find says where a bundle's folder is and what digest it has to have.
 	find    func(ctx context.Context, name string) (dir, digest string, err error)
 	options ort.Options
 
@@ -50,6 +50,15 @@ func (ms *Models) Get(ctx context.Context, name string) (*Model, error) {
 	}
 	ms.open[name] = m
 	return m, nil
+}
+
+// Check opens a bundle and closes it again: an error says why it can't be tuned.
+func (ms *Models) Check(b *bundle.Bundle) error {
+	m, err := Open(b, ms.options)
+	if err == nil {
+		m.Close()
+	}
+	return err
 }
 
 // Close frees all models.

@@ -1,0 +1,197 @@
+package api
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/foretoken/foretoken/dataset"
+	"github.com/foretoken/foretoken/internal/errs"
+	"github.com/foretoken/foretoken/serving"
+	"github.com/foretoken/foretoken/tuning"
+)
+
+// classifyRequest asks for an image's class: by a prompt, or by a bundle with class names.
+type classifyRequest struct {
+	Image     string   `json:"image"` // data URL
+	Prompt    string   `json:"prompt"`
+	Bundle    string   `json:"bundle"`
+	Classes   []string `json:"classes"`
+	Templates []string `json:"templates"`
+
+	bytes []byte
+}
+
+func (s *server) classify(c *gin.Context) {
+	in, err := readClassify(c)
+	if err != nil {
+		fail(c, err)
+		return
+	}
+	t, err := s.target(c, in.Prompt, in.Bundle)
+	if err != nil {
+		fail(c, err)
+		return
+	}
+	scores, err := s.Engine.Classify(c.Request.Context(), t, in.bytes, in.Classes, in.Templates)
+	answer(c, gin.H{"bundle": t.Model.Bundle.Name, "prompt": in.Prompt, "scores": scores}, err)
+}
+
+func (s *server) target(c *gin.Context, prompt, bundle string) (*serving.Target, error) {
+	if prompt == "" && bundle == "" {
+		return nil, errs.New(errs.Invalid, "give a prompt, or a bundle for the model without one")
+	}
+	return s.Engine.Resolve(c.Request.Context(), prompt, bundle)
+}
+
+func readClassify(c *gin.Context) (*classifyRequest, error) {
+	if c.ContentType() == "multipart/form-data" {
+		return readForm(c)
+	}
+	in := &classifyRequest{}
+	if err := readJSON(c, in, true); err != nil {
+		return nil, err
+	}
+	var err error
+	in.bytes, err = decodeDataURL(in.Image)
+	return in, err
+}
+
+// readForm reads a multipart form part by part: "image" is the file, the others are fields.
+func readForm(c *gin.Context) (*classifyRequest, error) {
+	in := &classifyRequest{}
+	parts, err := c.Request.MultipartReader()
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "multipart form: %w", err)
+	}
+	for {
+		part, err := parts.NextPart()
+		if err == io.EOF {
+			break
+		}
+		if err == nil {
+			err = in.field(part)
+		}
+		if err != nil {
+			return nil, errs.New(errs.Or(err, errs.Invalid), "multipart form: %w", err)
+		}
+	}
+	if in.bytes == nil {
+		return nil, errs.New(errs.Invalid, `the form has no part "image"`)
+	}
+	return in, nil
+}
+
+func (in *classifyRequest) field(part *multipart.Part) (err error) {
+	b, err := io.ReadAll(part)
+	if err != nil {
+		return err
+	}
+	switch part.FormName() {
+	case "image":
+		in.bytes = b
+	case "prompt":
+		in.Prompt = string(b)
+	case "bundle":
+		in.Bundle = string(b)
+	case "classes":
+		err = json.Unmarshal(b, &in.Classes)
+	case "templates":
+		err = json.Unmarshal(b, &in.Templates)
+	default:
+		return errs.New(errs.Invalid, "part %.40q is not known: there are image, prompt, bundle, classes, templates", part.FormName())
+	}
+	if err != nil {
+		return errs.New(errs.Invalid, "part %q must be a JSON list of strings: %w", part.FormName(), err)
+	}
+	return nil
+}
+
+const dataImage = "data:image/"
+
+// decodeDataURL reads an image from "data:image/...;base64,...".
+func decodeDataURL(url string) ([]byte, error) {
+	header, data, found := strings.Cut(url, ",")
+	if !found || !strings.HasPrefix(header, dataImage) || !strings.HasSuffix(header, ";base64") {
+		return nil, errs.New(errs.Invalid, "image must be a data URL, data:image/TYPE;base64,DATA; it begins %.30q", url)
+	}
+	b, err := base64.StdEncoding.DecodeString(data)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "image: the data URL's base64: %w", err)
+	}
+	return b, nil
+}
+
+func (s *server) search(c *gin.Context) {
+	in := struct {
+		Dataset string `json:"dataset"`
+		Version string `json:"version"`
+		Query   string `json:"query"`
+		Limit   int    `json:"limit"`
+		Prompt  string `json:"prompt"`
+		Bundle  string `json:"bundle"`
+	}{Limit: 10}
+	if err := readJSON(c, &in, true); err != nil {
+		fail(c, err)
+		return
+	}
+	if in.Limit < 1 || in.Limit > 1000 {
+		fail(c, errs.New(errs.Invalid, "limit is %d, must be 1 to 1000", in.Limit))
+		return
+	}
+	t, err := s.target(c, in.Prompt, in.Bundle)
+	if err != nil {
+		fail(c, err)
+		return
+	}
+	v, _, err := s.version(c.Request.Context(), in.Dataset, in.Version)
+	if err != nil {
+		fail(c, err)
+		return
+	}
+	hits, err := s.Engine.Search(c.Request.Context(), t, v, in.Query, in.Limit)
+	answer(c, gin.H{"hits": hits}, err)
+}
+
+// evaluate scores a prompt, or a bundle alone, on the test split of a data set.
+func (s *server) evaluate(c *gin.Context) {
+	var in struct {
+		Dataset   string   `json:"dataset"`
+		Version   string   `json:"version"`
+		Prompt    string   `json:"prompt"`
+		Bundle    string   `json:"bundle"`
+		Templates []string `json:"templates"`
+	}
+	if err := readJSON(c, &in, true); err != nil {
+		fail(c, err)
+		return
+	}
+	t, err := s.target(c, in.Prompt, in.Bundle)
+	if err != nil {
+		fail(c, err)
+		return
+	}
+	v, _, err := s.version(c.Request.Context(), in.Dataset, in.Version)
+	if err != nil {
+		fail(c, err)
+		return
+	}
+	if len(in.Templates) == 0 {
+		in.Templates = serving.DefaultTemplates
+		if t.Prompt != nil {
+			in.Templates = t.Prompt.Card.Templates
+		}
+	}
+	data := tuning.LoadData(s.Objects, v, dataset.Selection{Test: v.All().Test})
+	score, err := t.Model.NewEvaluator(data).Score(c.Request.Context(), t.Prompt, in.Templates)
+	if err != nil {
+		fail(c, err)
+		return
+	}
+	c.JSON(http.StatusOK, score)
+}

@@ -1,0 +1,100 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/foretoken/foretoken/internal/errs"
+	"github.com/foretoken/foretoken/serving"
+	"github.com/foretoken/foretoken/storage"
+)
+
+type promptView struct {
+	Name     string          `json:"name"`
+	Revision int             `json:"revision"`
+	Digest   string          `json:"digest"`
+	Bundle   string          `json:"bundle"`
+	Run      string          `json:"run,omitempty"`
+	Size     int64           `json:"size"`
+	Promoted bool            `json:"promoted"`
+	Created  time.Time       `json:"created"`
+	Card     json.RawMessage `json:"card,omitempty"`
+}
+
+func viewPrompt(p storage.Prompt) promptView {
+	return promptView{p.Name, p.Revision, p.Digest, p.Bundle, p.Run, p.Size, p.Promoted, p.Created, p.Card}
+}
+
+// listPrompts lists, for each name, the revision that it stands for; with ?revisions=all, all.
+func (s *server) listPrompts(c *gin.Context) {
+	prompts, err := s.Catalog.Prompts(c.Request.Context())
+	if c.Query("revisions") != "all" {
+		slices.SortStableFunc(prompts, func(a, b storage.Prompt) int {
+			if a.Name != b.Name || a.Promoted == b.Promoted {
+				return 0
+			}
+			if a.Promoted {
+				return -1
+			}
+			return 1
+		})
+		prompts = slices.CompactFunc(prompts, func(a, b storage.Prompt) bool { return a.Name == b.Name })
+	}
+	answer(c, listOf(prompts, func(p storage.Prompt) promptView {
+		p.Card = nil
+		return viewPrompt(p)
+	}), err)
+}
+
+// promptRow finds the prompt that the path names, as NAME or NAME@REVISION.
+func (s *server) promptRow(c *gin.Context) (storage.Prompt, error) {
+	name, revision, err := serving.ParseRef(c.Param("name"))
+	if err != nil {
+		return storage.Prompt{}, err
+	}
+	return s.Catalog.Prompt(c.Request.Context(), name, revision)
+}
+
+func (s *server) getPrompt(c *gin.Context) {
+	p, err := s.promptRow(c)
+	answer(c, viewPrompt(p), err)
+}
+
+func (s *server) downloadPrompt(c *gin.Context) {
+	p, err := s.promptRow(c)
+	if err != nil {
+		fail(c, err)
+		return
+	}
+	b, err := serving.ReadObject(c.Request.Context(), s.Objects, p.Object)
+	if err != nil {
+		fail(c, err)
+		return
+	}
+	c.Header("Content-Disposition", fmt.Sprintf("attachment; filename=%q", fmt.Sprintf("%s-%d.safetensors", p.Name, p.Revision)))
+	c.Data(http.StatusOK, "application/octet-stream", b)
+}
+
+func (s *server) promotePrompt(c *gin.Context) {
+	var in struct {
+		Revision int `json:"revision"`
+	}
+	if err := readJSON(c, &in, true); err != nil {
+		fail(c, err)
+		return
+	}
+	if in.Revision < 1 {
+		fail(c, errs.New(errs.Invalid, "revision is %d, must be 1 or more", in.Revision))
+		return
+	}
+	if err := s.Catalog.Promote(c.Request.Context(), c.Param("name"), in.Revision); err != nil {
+		fail(c, err)
+		return
+	}
+	s.getPrompt(c)
+}
