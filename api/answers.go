@@ -6,6 +6,7 @@ import (
 	"io"
 	"mime/multipart"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/gin-gonic/gin"
@@ -131,6 +132,7 @@ func (s *server) search(c *gin.Context) {
 	in := struct {
 		Dataset string `json:"dataset"`
 		Version string `json:"version"`
+		Split   string `json:"split"` // "" is all
 		Query   string `json:"query"`
 		Limit   int    `json:"limit"`
 		Prompt  string `json:"prompt"`
@@ -144,6 +146,10 @@ func (s *server) search(c *gin.Context) {
 		fail(c, errs.New(errs.Invalid, "limit is %d, must be 1 to 1000", in.Limit))
 		return
 	}
+	if !slices.Contains([]string{"", dataset.Train, dataset.Validation, dataset.Test}, in.Split) {
+		fail(c, errs.New(errs.Invalid, "split is %.40q, must be train, validation or test, or left out for all", in.Split))
+		return
+	}
 	t, err := s.target(c, in.Prompt, in.Bundle)
 	if err != nil {
 		fail(c, err)
@@ -154,7 +160,7 @@ func (s *server) search(c *gin.Context) {
 		fail(c, err)
 		return
 	}
-	hits, err := s.Engine.Search(c.Request.Context(), t, v, in.Query, in.Limit)
+	hits, err := s.Engine.Search(c.Request.Context(), t, v, in.Split, in.Query, in.Limit)
 	answer(c, gin.H{"hits": hits}, err)
 }
 

@@ -137,8 +137,9 @@ type index struct {
 	width int
 }
 
-// Search returns the images of a dataset version that fit a text best, the best first.
-func (e *Engine) Search(ctx context.Context, t *Target, v *dataset.Version, query string, limit int) ([]Hit, error) {
+// Search returns the images of a dataset version, or of one split of it, that fit a text best,
+// the best first.
+func (e *Engine) Search(ctx context.Context, t *Target, v *dataset.Version, split, query string, limit int) ([]Hit, error) {
 	if strings.TrimSpace(query) == "" {
 		return nil, errs.New(errs.Invalid, "query is empty")
 	}
@@ -150,13 +151,16 @@ func (e *Engine) Search(ctx context.Context, t *Target, v *dataset.Version, quer
 	if err != nil {
 		return nil, err
 	}
-	hits := make([]Hit, len(v.Items))
+	hits := []Hit{}
 	for i, it := range v.Items {
+		if split != "" && it.Split != split {
+			continue
+		}
 		sum := 0.0
 		for j, x := range ix.rows[i*ix.width : (i+1)*ix.width] {
 			sum += float64(x) * float64(texts[0][j])
 		}
-		hits[i] = Hit{it.Path, it.SHA256, v.Classes[it.Class].Name, sum}
+		hits = append(hits, Hit{it.Path, it.SHA256, v.Classes[it.Class].Name, sum})
 	}
 	slices.SortStableFunc(hits, func(a, b Hit) int { return cmp.Compare(b.Score, a.Score) })
 	return hits[:min(limit, len(hits))], nil

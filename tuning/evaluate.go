@@ -97,7 +97,7 @@ type Evaluator struct {
 
 // NewEvaluator prepares scoring on d's test images.
 func (m *Model) NewEvaluator(d *Data) *Evaluator {
-	return &Evaluator{model: m, data: d, features: &features{model: m, samples: d.Test, views: 1, compute: m.Images.Tokens}}
+	return &Evaluator{model: m, data: d, features: &features{model: m, samples: d.Test, views: 1, compute: m.Images.Tokens, shared: m.tested}}
 }
 
 // Embed returns the embeddings [N,P], L2-normalised, of the test images under a prompt.

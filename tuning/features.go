@@ -2,9 +2,13 @@ package tuning
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
+	"math"
 	"runtime"
 	"sync"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/foretoken/foretoken/graph"
@@ -27,10 +31,56 @@ type features struct {
 	seed    uint64
 	compute func(ctx context.Context, pixels *graph.Tensor) (*graph.Tensor, error)
 
+	// shared, where it is set, keeps plain views beyond the run: those of test images.
+	shared *chunkCache
+
 	mu     sync.Mutex
 	chunks map[[2]int]*graph.Tensor // by view and chunk
 	keep   bool
 	asked  bool
+}
+
+// chunkCache keeps the chunks of features that were used last, up to a number of bytes.
+type chunkCache struct {
+	mu     sync.Mutex
+	bytes  int64
+	chunks *lru.Cache[string, *graph.Tensor]
+}
+
+// sharedLimit is the most bytes that a model keeps of test images' tokens.
+const sharedLimit = 512 << 20
+
+func newChunkCache() *chunkCache {
+	chunks, _ := lru.New[string, *graph.Tensor](math.MaxInt32) // bounded by bytes below
+	return &chunkCache{chunks: chunks}
+}
+
+// key names a chunk by the images in it.
+func (c *chunkCache) key(samples []Sample) string {
+	h := sha256.New()
+	for _, s := range samples {
+		fmt.Fprintln(h, s.ID)
+	}
+	return string(h.Sum(nil))
+}
+
+func (c *chunkCache) get(key string) (*graph.Tensor, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.chunks.Get(key)
+}
+
+func (c *chunkCache) add(key string, t *graph.Tensor) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.chunks.Contains(key) {
+		return
+	}
+	c.chunks.Add(key, t)
+	for c.bytes += 4 * t.Len(); c.bytes > sharedLimit; {
+		_, oldest, _ := c.chunks.RemoveOldest()
+		c.bytes -= 4 * oldest.Len()
+	}
 }
 
 // rows returns the features of the samples of the given indexes in a view, one after the other.
@@ -81,8 +131,24 @@ func (f *features) decide(t *graph.Tensor) {
 	}
 }
 
-// run decodes, views and computes samples.
+// run returns the features of samples, from the shared cache where they are there.
 func (f *features) run(ctx context.Context, samples []Sample, view int) (*graph.Tensor, error) {
+	if f.shared == nil {
+		return f.computeViews(ctx, samples, view)
+	}
+	key := f.shared.key(samples)
+	if t, ok := f.shared.get(key); ok {
+		return t, nil
+	}
+	t, err := f.computeViews(ctx, samples, view)
+	if err == nil {
+		f.shared.add(key, t)
+	}
+	return t, err
+}
+
+// computeViews decodes, views and computes samples.
+func (f *features) computeViews(ctx context.Context, samples []Sample, view int) (*graph.Tensor, error) {
 	pixels := make([][]float32, len(samples))
 	group, inner := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))

@@ -18,6 +18,7 @@ type Model struct {
 	Images *vision.Tower
 	Texts  *text.Tower
 	Scale  prompt.LogitScale
+	tested *chunkCache // tokens of test images
 }
 
 // Open opens both towers of a bundle.
@@ -35,7 +36,7 @@ func Open(b *bundle.Bundle, o ort.Options) (*Model, error) {
 		images.Close()
 		return nil, err
 	}
-	return &Model{Bundle: b, Images: images, Texts: texts, Scale: prompt.LogitScale{Value: scale, Source: source}}, nil
+	return &Model{Bundle: b, Images: images, Texts: texts, Scale: prompt.LogitScale{Value: scale, Source: source}, tested: newChunkCache()}, nil
 }
 
 // Close frees the towers' sessions.
