@@ -182,3 +182,12 @@ func sum(b []byte) string {
 	h := sha256.Sum256(b)
 	return hex.EncodeToString(h[:])
 }
+
+// Objects are the keys of all objects that the version needs: its manifest and its images.
+func (v *Version) Objects() []string {
+	keys := []string{ManifestKey(v.ID, v.Digest)}
+	for _, it := range v.Items {
+		keys = append(keys, blobKey(it.SHA256))
+	}
+	return keys
+}

@@ -47,6 +47,8 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newModel())
+	root.PersistentFlags().Bool("json", false, "print JSON")
+	root.AddCommand(newServe(), newWorker(), newStorage(), newModel(), newDataset(), newTune(), newRun(), newEval(),
+		newClassify(), newSearch(), newPrompt(), newRecipe(), newKey())
 	return root
 }

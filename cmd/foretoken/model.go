@@ -1,9 +1,9 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +15,7 @@ import (
 
 func newModel() *cobra.Command {
 	cmd := &cobra.Command{Use: "model", Short: "Work with bundles: frozen models"}
-	cmd.AddCommand(newModelInspect())
+	cmd.AddCommand(newModelInspect(), newModelAdd(), newModelList())
 	return cmd
 }
 
@@ -47,8 +47,7 @@ type textSide struct {
 }
 
 func newModelInspect() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return &cobra.Command{
 		Use:   "inspect DIR",
 		Short: "Say where prompts can enter the model in a folder",
 		Args:  cobra.ExactArgs(1),
@@ -57,17 +56,9 @@ func newModelInspect() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				return enc.Encode(in)
-			}
-			in.print(cmd.OutOrStdout())
-			return nil
+			return show(cmd.OutOrStdout(), asJSON(cmd), in, in.print)
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
 }
 
 func inspect(dir string) (*inspection, error) {
@@ -105,4 +96,45 @@ func (in *inspection) print(w io.Writer) {
 		in.Image.Width, in.Image.Height, in.Image.Tokens, in.Image.ClassTokens, in.Image.TokenWidth, in.Image.Blocks)
 	fmt.Fprintf(w, "text tower   window of %d tokens of width %d, context enters %d blocks\n",
 		in.Text.Window, in.Text.TokenWidth, in.Text.Blocks)
+}
+
+func newModelAdd() *cobra.Command {
+	var name string
+	cmd := &cobra.Command{
+		Use:   "add DIR",
+		Short: "Add the model in a folder of the server's machine",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir, err := filepath.Abs(args[0])
+			if err != nil {
+				return err
+			}
+			var b bundleView
+			if err := newClient().post(cmd.Context(), "/v1/bundles", map[string]string{"name": name, "dir": dir}, &b); err != nil {
+				return err
+			}
+			return show(cmd.OutOrStdout(), asJSON(cmd), b, func(w io.Writer) { fmt.Fprintf(w, "%s  %s\n", b.Name, b.Digest) })
+		},
+	}
+	cmd.Flags().StringVar(&name, "name", "", "the bundle's name (default: the folder's)")
+	return cmd
+}
+
+func newModelList() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List bundles",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var l listOf[bundleView]
+			if err := newClient().get(cmd.Context(), "/v1/bundles", &l); err != nil {
+				return err
+			}
+			return show(cmd.OutOrStdout(), asJSON(cmd), l, func(w io.Writer) {
+				for _, b := range l.Data {
+					fmt.Fprintf(w, "%s  %s\n", b.Name, b.Digest)
+				}
+			})
+		},
+	}
 }
