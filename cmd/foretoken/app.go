@@ -66,7 +66,12 @@ func openApp(ctx context.Context, dir string, log io.Writer) (a *app, err error)
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	a.engine = serving.New(a.catalog, a.objects, a.models, a.registry)
 	a.close = append(a.close, a.engine.Close)
-	a.runs = &run.Service{Catalog: a.catalog, Objects: a.objects, Models: a.models, Tool: "foretoken " + version}
+	steps := prometheus.NewCounter(prometheus.CounterOpts{Name: "foretoken_tuning_steps_total", Help: "Steps of all runs."})
+	a.registry.MustRegister(steps)
+	a.runs = &run.Service{
+		Catalog: a.catalog, Objects: a.objects, Models: a.models, Tool: "foretoken " + version,
+		Observe: func(string, tuning.Progress) { steps.Inc() },
+	}
 	return a, a.runs.Open(ctx, jobs.Options{Log: log})
 }
 

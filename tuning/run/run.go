@@ -42,6 +42,10 @@ type Service struct {
 	Tool    string        // the program's version, for cards
 	Slice   time.Duration // how long a slice trains: default 30 s
 	Silence time.Duration // without a heartbeat, after which a slice is taken over: default 5 s
+	// SliceSteps ends a slice early, after so many steps; 0 does not.
+	SliceSteps int
+	// Observe, where it is set, is told of every step.
+	Observe func(run string, p tuning.Progress)
 
 	queue *jobs.Queue
 	mu    sync.Mutex

@@ -146,14 +146,17 @@ type stepEvent struct {
 	SecondsLeft float64 `json:"seconds_left"`
 }
 
-// train does steps until the slice's time is up or all are done.
+// train does steps, at least one, until the slice's time or steps are up or all are done.
 func (s *Service) train(ctx context.Context, r storage.Run, t *tuning.Tuner) error {
 	start, first := time.Now(), t.Step()
 	var told time.Time
-	for !t.Done() && time.Since(start) < s.Slice {
+	for !t.Done() && (t.Step() == first || time.Since(start) < s.Slice && (s.SliceSteps == 0 || t.Step()-first < s.SliceSteps)) {
 		p, err := t.Next(ctx)
 		if err != nil {
 			return err
+		}
+		if s.Observe != nil {
+			s.Observe(r.ID, p)
 		}
 		if time.Since(told) < eventInterval && !t.Done() {
 			continue
@@ -178,7 +181,6 @@ func (s *Service) save(ctx context.Context, r storage.Run, w *warm) error {
 	if _, err := s.Objects.Put(ctx, key, bytes.NewReader(b), int64(len(b)), storage.PutOptions{}); err != nil {
 		return err
 	}
-	crashPoint("stored")
 	result := storage.SliceResult{State: storage.Running, Step: w.tuner.Step(), Steps: w.tuner.Steps(), Checkpoint: key}
 	committed, err := s.commit(ctx, r, result, func(tx *sql.Tx) error {
 		return s.queue.Enqueue(ctx, tx, jobs.Slice{Run: r.ID, Number: r.Slice + 1})
@@ -337,6 +339,5 @@ func (s *Service) storePrompt(ctx context.Context, r storage.Run, w *warm, p *pr
 		Object: fmt.Sprintf("prompts/%s/%s.safetensors", w.data.spec.Prompt, digest), Size: int64(file.Len()), Card: card, Created: time.Now(),
 	}
 	_, err = s.Objects.Put(ctx, row.Object, &file, row.Size, storage.PutOptions{ContentType: "application/octet-stream"})
-	crashPoint("prompt-stored")
 	return row, err
 }
