@@ -10,7 +10,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 export FORETOKEN_S3_BIN ?= $(CURDIR)/bin/foretoken-s3
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: build setup demo test lint unit browser fuzz bench report clean
+.PHONY: build setup demo test lint unit browser fuzz reference bench report clean
 
 build: ## both binaries: the service and its embedded S3
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/foretoken ./cmd/foretoken
@@ -30,14 +30,34 @@ lint: ## format, vet, static checks, known vulnerabilities
 	go vet ./...
 	cd storage/s3server && go vet ./...
 	go run $(STATICCHECK) ./...
+	cd storage/s3server && go run $(STATICCHECK) ./...
 	scripts/vulncheck.sh $(GOVULNCHECK)
 
 unit: ## all tests under the race detector, the nested module's too
-	go test -race -timeout 20m ./...
+	go test -race -timeout 20m -p 2 ./...
 	cd storage/s3server && go test -race ./...
 
 browser: ## Chromium for the page's test, where this machine lets us install it
 	scripts/setup-browser.sh
+
+# A fuzz target runs alone and for as long as FUZZTIME says; what it finds goes into its testdata.
+FUZZTIME ?= 10m
+FUZZ := ./graph:FuzzParse ./prompt:FuzzRead ./dataset:FuzzImportZip
+
+fuzz: setup ## ten minutes for each parser of hostile input
+	@for f in $(FUZZ); do go test $${f%%:*} -run '^$$' -fuzz "^$${f##*:}$$" -fuzztime $(FUZZTIME); done
+
+reference: setup ## PyTorch follows the tuning of the tests; for bench/reference/requirements.txt
+	test -d .cache/reference || (python3 -m venv .cache/reference && .cache/reference/bin/pip install -q -r bench/reference/requirements.txt)
+	mkdir -p .cache/trajectory
+	FORETOKEN_TRAJECTORY_OUT=$(CURDIR)/.cache/trajectory go test -count 1 ./tuning -run '^TestTrajectory$$'
+	.cache/reference/bin/python bench/reference/trajectory.py starter/bundle .cache/trajectory tuning/testdata/trajectory
+
+bench: setup build ## hot paths, and a step of tuning beside PyTorch; writes docs/benchmarks.md
+	bench/run.sh
+
+report: setup build ## the demo's table over three seeds beside PyTorch; writes docs/report.md
+	bench/report.sh
 
 clean:
 	rm -rf bin .cache

@@ -130,4 +130,3 @@ func limitedRange(img *image.YCbCr) *image.NRGBA {
 }
 
 func clamp(x float64) uint8 { return uint8(max(0, min(255, x+0.5))) }
-
