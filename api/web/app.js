@@ -11,23 +11,27 @@ function takeKey() {
   return sessionStorage.getItem("key");
 }
 
+let asking = null; // one dialog for all the calls that wait for a key
+
 function askForKey() {
-  return new Promise((resolve) => {
+  asking ??= new Promise((resolve) => {
     $("login").addEventListener("close", () => {
       sessionStorage.setItem("key", $("key").value.trim());
       $("key").value = "";
+      asking = null;
       resolve();
     }, { once: true });
     $("login").showModal();
   });
+  return asking;
 }
 
 async function call(path, options = {}) {
-  const headers = { Authorization: "Bearer " + sessionStorage.getItem("key"), ...options.headers };
-  const answer = await fetch(path, { ...options, headers });
+  const key = sessionStorage.getItem("key");
+  const answer = await fetch(path, { ...options, headers: { ...options.headers, Authorization: "Bearer " + key } });
   if (answer.status === 401) {
-    sessionStorage.removeItem("key");
-    await askForKey();
+    if (sessionStorage.getItem("key") === key) sessionStorage.removeItem("key");
+    if (!sessionStorage.getItem("key")) await askForKey();
     return call(path, options);
   }
   if (!answer.ok) {
