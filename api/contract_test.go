@@ -172,8 +172,11 @@ func (c *contract) answers(t *testing.T) {
 	check(t, w.Close())
 	c.ask(t, "POST", "/v1/classify", w.FormDataContentType(), form.Bytes(), 200)
 	for _, bad := range []map[string]any{
-		{"image": image}, {"image": "http://example.org/a.png", "prompt": "p"}, {"image": "data:image/png;base64,AAAA", "prompt": "p"},
-		{"image": image, "bundle": "starter", "classes": []string{"one"}}, {"image": image, "bundle": "starter", "classes": []string{"a", " "}},
+		{"image": image},
+		{"image": "http://example.org/a.png", "prompt": "p"},
+		{"image": "data:image/png;base64,AAAA", "prompt": "p"},
+		{"image": image, "bundle": "starter", "classes": []string{"one"}},
+		{"image": image, "bundle": "starter", "classes": []string{"a", " "}},
 	} {
 		c.askJSON(t, "/v1/classify", bad, 400, nil)
 	}
