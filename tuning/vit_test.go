@@ -98,3 +98,4 @@ func peakMemory(t *testing.T) int64 {
 	}
 	return kib * 1024
 }
+
