@@ -98,4 +98,3 @@ func peakMemory(t *testing.T) int64 {
 	}
 	return kib * 1024
 }
-
