@@ -37,7 +37,7 @@ func trajectoryTuner(t *testing.T, name string) *Tuner {
 func TestTrajectory(t *testing.T) {
 	if dir := os.Getenv("FORETOKEN_TRAJECTORY_OUT"); dir != "" {
 		for name := range trajectories {
-			writeTrajectory(t, trajectoryTuner(t, name), filepath.Join(dir, name+".safetensors"))
+			writeTrajectory(t, trajectoryTuner(t, name), filepath.Join(dir, name+".safetensors"), trajectorySteps)
 		}
 		return
 	}
@@ -123,11 +123,12 @@ type named struct {
 	tensor *graph.Tensor
 }
 
-// writeTrajectory writes what the reference needs: start, batches, rates, classes.
-func writeTrajectory(t *testing.T, tuner *Tuner, path string) {
+// writeTrajectory writes what the reference needs for so many steps: start, batches, rates,
+// classes, and more.
+func writeTrajectory(t *testing.T, tuner *Tuner, path string, steps int, more ...named) {
 	t.Helper()
 	r := tuner.Recipe
-	var list []named
+	list := more
 	for _, p := range tuner.params {
 		list = append(list, named{"start." + p.Name, graph.NewTensor(slices.Clone(p.values), p.Tensor.Dims...)})
 	}
@@ -140,9 +141,9 @@ func writeTrajectory(t *testing.T, tuner *Tuner, path string) {
 		list = append(list, named{"ids", tuner.objective.fixed[tuner.model.Texts.Info.IDs.Name]})
 	}
 	var rates []float64
-	for ; tuner.step < trajectorySteps; tuner.step++ {
+	for ; tuner.step < steps; tuner.step++ {
 		indexes, epoch := tuner.nextBatch()
-		rows, err := tuner.features.rows(t.Context(), indexes, 0)
+		rows, err := tuner.features.rows(t.Context(), indexes, epoch%tuner.features.views)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -151,8 +152,8 @@ func writeTrajectory(t *testing.T, tuner *Tuner, path string) {
 			labels = append(labels, int64(tuner.data.Train[i].Class))
 		}
 		rates = append(rates, r.Schedule.Rate(r.Optimizer.LearningRate, epoch))
-		list = append(list, named{fmt.Sprintf("batch.%02d.features", tuner.step), rows},
-			named{fmt.Sprintf("batch.%02d.labels", tuner.step), graph.NewTensor(labels, int64(len(labels)))})
+		list = append(list, named{fmt.Sprintf("batch.%04d.features", tuner.step), rows},
+			named{fmt.Sprintf("batch.%04d.labels", tuner.step), graph.NewTensor(labels, int64(len(labels)))})
 	}
 	list = append(list, named{"rates", graph.NewTensor(rates, int64(len(rates)))})
 	writeTensors(t, path, tuner.model.Bundle.Digest, list)

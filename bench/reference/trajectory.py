@@ -29,11 +29,11 @@ def run(data, images, texts):
         couple = [n for n in sorted(params, key=lambda n: (layer(n) if n.startswith("couple") else -1, n)) if n.startswith("couple") and n.endswith("weight")]
         if couple:  # MaPLe: image tokens are linear maps of the context
             visual = [torch.nn.functional.linear(context[layer(n)], params[n], params[n.replace("weight", "bias")]) for n in couple]
-        features = data[f"batch.{step:02d}.features"]
+        features = data[f"batch.{step:04d}.features"]
         f = images(features, visual) if visual else features
         w = texts(data["ids"], context) if context else data["classes"]
         logits = scale * torch.nn.functional.normalize(f, dim=-1) @ torch.nn.functional.normalize(w, dim=-1).T
-        loss = torch.nn.functional.cross_entropy(logits, data[f"batch.{step:02d}.labels"])
+        loss = torch.nn.functional.cross_entropy(logits, data[f"batch.{step:04d}.labels"])
         for g in opt.param_groups:
             g["lr"] = float(rate)
         opt.zero_grad()
