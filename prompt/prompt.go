@@ -20,7 +20,7 @@ import (
 //	visual           [depth,K,D]: image tokens
 //	head.weight      [C,P], head.bias [C]: a linear classifier over embeddings
 //	couple.I.weight  [Dv,D], couple.I.bias [Dv]: the map from context to visual tokens at
-//	                 block I that MaPLe learned; "visual" holds its result
+//	                 block I that MaPLe learned, where a file keeps it; "visual" holds its result
 //
 // Other names are carried along.
 type Prompt struct {

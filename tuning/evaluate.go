@@ -219,7 +219,8 @@ func (t *Tuner) Prompt() (*prompt.Prompt, error) {
 	return p, nil
 }
 
-// fill copies what is learned into the prompt's tensors, layers stacked.
+// fill copies what serving needs into the prompt's tensors, layers stacked. MaPLe's maps are not
+// among it: what they made of the context is, so that the file stays small.
 func (t *Tuner) fill(p *prompt.Prompt) {
 	inputs := t.inputs()
 	stack := func(kind string, depth int) {
@@ -244,7 +245,7 @@ func (t *Tuner) fill(p *prompt.Prompt) {
 		stack("visual", t.Recipe.Visual.Depth)
 	}
 	for _, param := range t.params {
-		if t.Recipe.Method == LinearProbe || param.Name[:3] == "cou" {
+		if t.Recipe.Method == LinearProbe {
 			p.Tensors[param.Name] = graph.NewTensor(slices.Clone(param.values), param.Tensor.Dims...)
 		}
 	}

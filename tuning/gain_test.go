@@ -17,14 +17,17 @@ func TestGain(t *testing.T) {
 	if dir == "" {
 		t.Skip("run by `make report`")
 	}
-	for set, shots := range map[string]int{"fashion": 16, "openmoji": 4} {
-		d := demoData(t, set, shots, 1000)
+	for _, set := range []struct {
+		name  string
+		shots int
+	}{{"openmoji", 4}, {"fashion", 16}} {
+		d := demoData(t, set.name, set.shots, 1000)
 		e := starterModel(t).NewEvaluator(d)
 		for _, name := range []string{"coop-starter", "vpt-deep-starter", "maple-starter"} {
 			for seed := uint64(1); seed <= 3; seed++ {
 				r := recipe(t, name)
 				r.Seed = seed
-				writeRun(t, newTuner(t, r, d), filepath.Join(dir, fmt.Sprintf("%s.%s.%d.safetensors", set, name, seed)))
+				writeRun(t, newTuner(t, r, d), filepath.Join(dir, fmt.Sprintf("%s.%s.%d.safetensors", set.name, name, seed)))
 				tuner := newTuner(t, r, d)
 				steps(t, tuner, tuner.Steps())
 				p := rewrite(t, tuner)
@@ -36,7 +39,7 @@ func TestGain(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				fmt.Printf("GAIN %s %s %d %.4f %.4f\n", set, name, seed, zero.Accuracy, tuned.Accuracy)
+				fmt.Printf("GAIN %s %s %d %.4f %.4f\n", set.name, name, seed, zero.Accuracy, tuned.Accuracy)
 			}
 		}
 	}
@@ -46,6 +49,9 @@ func TestGain(t *testing.T) {
 func writeRun(t *testing.T, tuner *Tuner, path string) {
 	t.Helper()
 	test := &features{model: tuner.model, samples: tuner.data.Test, views: 1, compute: tuner.model.frozen(tuner.Recipe)}
+	if tuner.Recipe.learnsVisual() {
+		test.shared = tuner.model.tested
+	}
 	rows, err := test.rows(t.Context(), upTo(0, len(tuner.data.Test)), 0)
 	if err != nil {
 		t.Fatal(err)
