@@ -101,7 +101,7 @@ func (s *server) native(v1 gin.IRoutes) {
 	v1.GET("/prompts/:name/file", short, s.downloadPrompt)
 	v1.POST("/prompts/:name/promote", short, limit(maxJSON), s.promotePrompt)
 
-	v1.POST("/classify", short, limit(maxImages), s.classify)
+	v1.POST("/classify", short, s.expected, limit(maxImages), s.classify)
 	v1.POST("/search", long, limit(maxJSON), s.search)
 	v1.POST("/evaluations", long, limit(maxJSON), s.evaluate)
 
@@ -131,6 +131,14 @@ func within(d time.Duration) gin.HandlerFunc {
 		c.Request = c.Request.WithContext(ctx)
 		c.Next()
 	}
+}
+
+// expected tells the engine of a request with an image before its body is read.
+func (s *server) expected(c *gin.Context) {
+	ctx, arrived := s.Engine.Expect(c.Request.Context())
+	defer arrived()
+	c.Request = c.Request.WithContext(ctx)
+	c.Next()
 }
 
 // limit bounds a request's body.

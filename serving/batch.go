@@ -33,8 +33,8 @@ const (
 	maxRows = 32
 	// settle is how long a batch waits for company after its last arrival, and patience how long
 	// while requests are known to be on their way.
-	settle   = 3 * time.Millisecond
-	patience = 50 * time.Millisecond
+	settle   = 5 * time.Millisecond
+	patience = 250 * time.Millisecond
 )
 
 // batcher gathers rows of one shape and embeds them in one forward pass. The forward passes of
@@ -42,7 +42,7 @@ const (
 type batcher struct {
 	shape   shape
 	turn    *sync.Mutex
-	coming  func() bool // whether requests are being decoded
+	coming  func() bool // whether requests are on their way
 	metrics *Metrics
 	rows    chan row
 }

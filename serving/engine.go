@@ -57,7 +57,7 @@ type Engine struct {
 	stop     context.CancelFunc
 	running  sync.WaitGroup
 	turn     sync.Mutex
-	decoding atomic.Int64
+	coming   atomic.Int64 // requests on their way
 
 	mu          sync.Mutex
 	batchers    map[shape]*batcher
@@ -182,6 +182,9 @@ func (e *Engine) EmbedImage(ctx context.Context, t *Target, image []byte) ([]flo
 	if err != nil {
 		return nil, err
 	}
+	if arrived, ok := ctx.Value(arrival{}).(func()); ok {
+		arrived()
+	}
 	s := shape{model: t.Model, depth: len(layers)}
 	if s.depth > 0 {
 		s.tokens = int(layers[0].Dims[1])
@@ -189,10 +192,19 @@ func (e *Engine) EmbedImage(ctx context.Context, t *Target, image []byte) ([]flo
 	return e.batcher(s).embed(ctx, pixels, layers)
 }
 
-// pixels decodes and preprocesses an image. While it does, batches wait for it.
+// arrival is the context's key for what Expect returns.
+type arrival struct{}
+
+// Expect tells that a request with an image is on its way, so that batches wait for it a little. It
+// has arrived when its image is ready to be embedded, or when the function returned is called.
+func (e *Engine) Expect(ctx context.Context) (context.Context, func()) {
+	e.coming.Add(1)
+	arrived := sync.OnceFunc(func() { e.coming.Add(-1) })
+	return context.WithValue(ctx, arrival{}, arrived), arrived
+}
+
+// pixels decodes and preprocesses an image.
 func (e *Engine) pixels(m *tuning.Model, image []byte) ([]float32, error) {
-	e.decoding.Add(1)
-	defer e.decoding.Add(-1)
 	img, err := vision.Decode(bytes.NewReader(image), vision.Limits{})
 	if err != nil {
 		return nil, err
@@ -206,7 +218,7 @@ func (e *Engine) batcher(s shape) *batcher {
 	defer e.mu.Unlock()
 	b := e.batchers[s]
 	if b == nil {
-		b = &batcher{shape: s, turn: &e.turn, metrics: e.metrics, rows: make(chan row, maxRows), coming: func() bool { return e.decoding.Load() > 0 }}
+		b = &batcher{shape: s, turn: &e.turn, metrics: e.metrics, rows: make(chan row, maxRows), coming: func() bool { return e.coming.Load() > 0 }}
 		e.batchers[s] = b
 		e.running.Go(func() { b.run(e.ctx) })
 	}
