@@ -53,11 +53,11 @@ type Engine struct {
 	models  *tuning.Models
 	metrics *Metrics
 
-	ctx      context.Context // ends the batchers
-	stop     context.CancelFunc
-	running  sync.WaitGroup
-	turn     sync.Mutex
-	coming   atomic.Int64 // requests on their way
+	ctx     context.Context // ends the batchers
+	stop    context.CancelFunc
+	running sync.WaitGroup
+	turn    sync.Mutex
+	coming  atomic.Int64 // requests on their way
 
 	mu          sync.Mutex
 	batchers    map[shape]*batcher
