@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains the starter bundle from ordinary packages and writes it over starter/bundle: about two hours on two cores, 8 GB of
+# Trains the starter bundle from ordinary packages and writes it over starter/bundle: about three hours on one core, 11 GB of
 # disk. Needs Debian (root, for three data packages), Python 3.11 or newer and npm.
 #
 # Usage: starter/train/train.sh [WORK]    WORK, default .cache/starter, keeps every stage: what is there is not made again.
@@ -19,11 +19,11 @@ export HF_HUB_OFFLINE=1
 py="$work/venv/bin/python"
 test -f "$work/data160/pairs.npz" || "$py" data.py "$work/node_modules" /usr/share/tuxpaint/stamps "$work/data160"
 test -f "$work/teacher.npz" || "$py" teacher.py "$work"
-for view in 0 1; do
+for view in 0 1 2; do
 	test -f "$work/tokens$view.npy" || "$py" tokens.py "$work" "$view"
 done
-test -f "$work/vision.pt" || "$py" vision.py "$work" 26
-test -f "$work/text.pt" || "$py" text.py "$work" 1800
+test -f "$work/vision.pt" || "$py" vision.py "$work" 3600
+test -f "$work/text.pt" || "$py" text.py "$work" 2000
 "$py" export.py "$work" "$here/../bundle"
 "$py" evaluate.py "$work" "$here/../figures.json" 3
 "$py" demo.py "$work" "$here/../demo"

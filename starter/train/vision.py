@@ -1,12 +1,13 @@
 """Train the image tower: a frozen ImageNet stem's tokens -> a small CLIP-style ViT -> the teacher's meaning space.
 
-Usage: vision.py WORK MINUTES
+Usage: vision.py WORK STEPS
 Reads WORK/tokens*.npy (tokens.py) and WORK/teacher.* (teacher.py); writes WORK/vision.pt. One thread.
 
 Three things are asked of the tower. A drawing's embedding is told apart by its concept's name among all names, and by its
 category. What the stem knows of photographs is kept without a photograph: `imagined` writes an ImageNet class into
 tokens along that class's own classifier weights, and the tower must name it. And the stem's pooled features must stay
-readable from the embedding.
+readable from the embedding. What is written is the running mean of the weights, which names unseen concepts better than
+the last ones.
 """
 import glob, json, math, sys, time
 
@@ -21,6 +22,7 @@ import tokens
 CHANNELS, GRID, WIDTH, BLOCKS, HEADS, DIMS = 1280, 25, 256, 4, 4, 128
 BATCH, RATE, IMAGINED, SHARPNESS = 256, 1.5e-3, 64, 30
 KEPT, WHOLE = 8, 0.15  # stem tokens kept in training, and the last share of it that sees whole pictures
+MEMORY = 0.998  # of the weights' running mean
 
 
 class Block(nn.Module):
@@ -143,7 +145,11 @@ def optimiser(parameters, log_scale):
     return torch.optim.AdamW([dict(params=decayed, weight_decay=0.1), dict(params=[*plain, log_scale], weight_decay=0)], lr=RATE, betas=(0.9, 0.98))
 
 
-def main(work, minutes):
+def save(mean, scale, work):
+    torch.save(dict(tower=mean.module.state_dict(), scale=scale.item()), f"{work}/vision.pt")
+
+
+def main(work, steps):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     np.random.seed(0)
@@ -155,21 +161,22 @@ def main(work, minutes):
     reader, log_scale = nn.Linear(DIMS, 128), nn.Parameter(torch.tensor(2.7))
     parameters = [*tower.parameters(), *reader.parameters()]
     opt = optimiser(parameters, log_scale)
+    running = torch.optim.swa_utils.AveragedModel(tower, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(MEMORY))
     print(sum(p.numel() for p in tower.parameters()) / 1e6, "M;", len(pictures.rows), "pictures,", len(pictures.views), "views,", len(pictures.names), "names", flush=True)
-    begin, step, average = time.time(), 0, None
-    while (elapsed := time.time() - begin) < minutes * 60:
+    begin, average = time.time(), None
+    for step in range(1, steps + 1):
         for g in opt.param_groups:
-            g["lr"] = RATE * min(1, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * elapsed / minutes / 60)) + 1e-6
+            g["lr"] = RATE * min(1, step / 200) * 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-6
         index, t = pictures.draw(BATCH)
         wanted, category = pictures.soft[pictures.name[index]], pictures.category[index]
-        share, other = 0.3 * torch.rand(BATCH, 1), torch.randperm(BATCH)  # mix pairs of pictures
+        share, other = 0.5 * torch.rand(BATCH, 1), torch.randperm(BATCH)  # mix pairs of pictures
         t = (1 - share[..., None]) * t + share[..., None] * t[other]
         wanted = (1 - share) * wanted + share * wanted[other]
         classes = torch.randint(1000, (IMAGINED,))
         t[:IMAGINED] = imagined(t[:IMAGINED], classifier, classes)
         wanted[:IMAGINED], category[:IMAGINED] = pictures.soft[pictures.imagenet[classes]], -1
         features = F.normalize((t.mean(1) - mean) @ white, dim=1)
-        whole = elapsed > (1 - WHOLE) * minutes * 60
+        whole = step > (1 - WHOLE) * steps
         kept = None if whole else torch.rand(BATCH, GRID).argsort(1)[:, :KEPT]
         with torch.autocast("cpu", dtype=torch.bfloat16):
             e = tower(t, kept=kept)
@@ -184,15 +191,16 @@ def main(work, minutes):
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         opt.step()
-        step += 1
+        running.update_parameters(tower)
         hit = (scores.argmax(1) == wanted.argmax(1)).float()
         now = np.array([naming.mean().item(), hit[IMAGINED:].mean().item(), hit[:IMAGINED].mean().item(), reading.item()])
         average = now if average is None else 0.98 * average + 0.02 * now
         if step % 50 == 0:
+            elapsed = time.time() - begin
             print(f"step {step} {elapsed:.0f}s loss {average[0]:.3f} drawings {average[1]:.3f} imagined {average[2]:.3f} reading {average[3]:.3f} scale {scale.item():.1f} {step * BATCH / elapsed:.0f}/s", flush=True)
-            torch.save(dict(tower=tower.state_dict(), scale=scale.item()), f"{work}/vision.pt")
-    torch.save(dict(tower=tower.state_dict(), scale=scale.item()), f"{work}/vision.pt")
+            save(running, scale, work)
+    save(running, scale, work)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]))
