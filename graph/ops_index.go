@@ -1,6 +1,9 @@
 package graph
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 var _ = register(map[string]row{
 	"Gather":          {gatherShape, chain(gradGather)},
@@ -48,7 +51,7 @@ func gradGather(b *backward, n *Node) *Value {
 	if axis != 0 {
 		return b.gatherAlong(n, axis)
 	}
-	return b.Op("ScatterND", Attrs{"reduction": "add"}, b.zerosLike(x), b.lastUnsqueezed(index), dy)
+	return b.scatterAdd("ScatterND", nil, x, b.lastUnsqueezed(index), dy)
 }
 
 func (b *backward) placeAt(n *Node, dy *Value, axis int, at int64) *Value {
@@ -64,9 +67,8 @@ func (b *backward) placeAt(n *Node, dy *Value, axis int, at int64) *Value {
 func (b *backward) gatherAlong(n *Node, axis int) *Value {
 	x, index, dy := n.Inputs[0], n.Inputs[1], b.dy(n)
 	front := moveToFront(len(x.Shape), axis, 1)
-	zeros := b.zerosLike(b.Transpose(x, front...))
 	rows := b.Transpose(dy, moveToFront(len(dy.Shape), axis, len(index.Shape))...)
-	sum := b.Op("ScatterND", Attrs{"reduction": "add"}, zeros, b.lastUnsqueezed(index), rows)
+	sum := b.scatterAdd("ScatterND", nil, b.Transpose(x, front...), b.lastUnsqueezed(index), rows)
 	back := make([]int64, len(front))
 	for i, p := range front {
 		back[p] = int64(i)
@@ -107,13 +109,25 @@ func gradGatherND(b *backward, n *Node) *Value {
 	if n.Int("batch_dims", 0) != 0 {
 		fail(n, "batch_dims is %d", n.Int("batch_dims", 0))
 	}
-	return b.Op("ScatterND", Attrs{"reduction": "add"}, b.zerosLike(n.Inputs[0]), n.Inputs[1], b.dy(n))
+	return b.scatterAdd("ScatterND", nil, n.Inputs[0], n.Inputs[1], b.dy(n))
 }
 
 func gatherElementsShape(c *ctx) { c.out(0, c.n.Inputs[0].Type, c.shape(1)) }
 
 func gradGatherElements(b *backward, n *Node) *Value {
-	return b.Op("ScatterElements", Attrs{"axis": n.Int("axis", 0), "reduction": "add"}, b.zerosLike(n.Inputs[0]), n.Inputs[1], b.dy(n))
+	return b.scatterAdd("ScatterElements", Attrs{"axis": n.Int("axis", 0)}, n.Inputs[0], n.Inputs[1], b.dy(n))
+}
+
+// scatterAdd adds up the updates where the indices say, in zeros shaped like x; half floats are added up as floats.
+func (b *backward) scatterAdd(op string, attrs Attrs, x, indices, updates *Value) *Value {
+	at := Attrs{"reduction": "add"}
+	maps.Copy(at, attrs)
+	wide := x.Type
+	if wide == Float16 || wide == BFloat16 {
+		wide = Float
+	}
+	sum := b.Op(op, at, b.cast(b.zerosLike(x), wide), indices, b.cast(updates, wide))
+	return b.cast(sum, x.Type)
 }
 
 // gradScatter: the data keeps its gradient except where it was overwritten; the updates get

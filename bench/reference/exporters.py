@@ -1,0 +1,511 @@
+"""Exports small random models as people do, with PyTorch's own outputs and gradients beside each, as folders for the fixtures' test.
+
+Usage: exporters.py OUT [NAME...]     NAME: a part of the folders' names
+Every model is tried with both of torch's exporters at several opsets, eager and sdpa attention, dynamic and static batches, and
+some after ONNX Runtime's optimizers, in fp16 or quantised. What an exporter refuses is reported and left out.
+"""
+import contextlib
+import json
+import pathlib
+import sys
+import traceback
+import warnings
+
+import numpy as np
+import torch
+from torch import nn
+
+warnings.filterwarnings("ignore")
+K, SIDE, PATCH, WIDTH, LAYERS, HEADS, OUT = 4, 32, 8, 48, 3, 4, 24
+
+
+class Vision:
+    """An image tower, the module whose output (or input, with before) prompts join, and its blocks."""
+    kind = "vision"
+
+    def __init__(self, model, insert, blocks, class_tokens, before=False, axis=1, batch=3, out="image_embeds", side=SIDE, tower=None):
+        self.model, self.insert, self.blocks, self.class_tokens = model.eval(), insert, blocks, class_tokens
+        self.before, self.axis, self.out = before, axis, out
+        torch.manual_seed(1)
+        self.inputs = {"pixel_values": torch.randn(batch, 3, side, side)}
+        self.dynamic = {"pixel_values": {0: "batch"}}
+
+    def reference(self):
+        pixels, width = self.inputs["pixel_values"], getattr(self, "width", WIDTH)
+        shallow, deep = torch.randn(K, width) * 0.5, torch.randn(len(self.blocks), K, width) * 0.5
+        inputs, found = {"prompts_shallow": shallow, "prompts_deep": deep}, {}
+        out = self.model(pixels)
+        weight = torch.randn_like(out)
+        inputs["loss_weight"] = weight
+        for name, prompts in (("", None), ("_shallow", shallow[None]), ("_deep", deep)):
+            x, p = pixels.clone().requires_grad_(), None if prompts is None else prompts.clone().requires_grad_()
+            with self.prompted(p):
+                y = self.model(x)
+            (y * weight).sum().backward()
+            found["out" + name], found["grad_pixel_values" + name] = y.detach(), x.grad
+            if p is not None:
+                found["grad_prompts" + name] = p.grad[0] if name == "_shallow" else p.grad
+        return inputs, found
+
+    @contextlib.contextmanager
+    def prompted(self, prompts):
+        hooks, c = [], self.class_tokens
+        if prompts is not None:
+            def join(x):
+                p = prompts[0].expand(x.shape[0], -1, -1)
+                return torch.cat([x[:, :c], p, x[:, c:]], 1)
+
+            def overwrite(layer):
+                def hook(_, args, kwargs):
+                    x = args[0] if args else kwargs["hidden_states"]
+                    p = prompts[layer][None] if self.axis == 1 else prompts[layer][:, None]
+                    p = p.expand(x.shape[0], -1, -1) if self.axis == 1 else p.expand(-1, x.shape[1], -1)
+                    head, tail = x.narrow(self.axis, 0, c), x.narrow(self.axis, c + K, x.shape[self.axis] - c - K)
+                    x = torch.cat([head, p, tail], self.axis)
+                    return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": x})
+                return hook
+            if self.before:
+                hooks.append(self.insert.register_forward_pre_hook(lambda _, args: (join(args[0]), *args[1:])))
+            else:
+                hooks.append(self.insert.register_forward_hook(lambda _, args, out: (join(out[0]), *out[1:]) if isinstance(out, tuple) else join(out)))
+            for i in range(1, len(prompts)):
+                hooks.append(self.blocks[i].register_forward_pre_hook(overwrite(i), with_kwargs=True))
+        try:
+            yield
+        finally:
+            for h in hooks:
+                h.remove()
+
+    def meta(self):
+        return {"class_tokens": self.class_tokens, "K": K, "layers": len(self.blocks)}
+
+
+class Text:
+    """A text tower and the module that looks up its token embeddings."""
+    kind = "text"
+
+    def __init__(self, model, table, inputs, out="text_embeds", dynamic=None):
+        self.model, self.table, self.inputs, self.out = model.eval(), table, inputs, out
+        self.dynamic = dynamic or {n: {0: "batch", 1: "sequence"} for n in inputs}
+
+    def reference(self):
+        context = torch.randn(K, self.table.embedding_dim) * 0.5
+        args = tuple(self.inputs.values())
+        out = self.model(*args).detach()
+        weight = torch.randn_like(out)
+        p = context.clone().requires_grad_()
+        handle = self.table.register_forward_hook(lambda _, a, x: torch.cat([x[:, :1], p.expand(x.shape[0], -1, -1), x[:, 1 + K:]], 1))
+        y = self.model(*args)
+        handle.remove()
+        (y * weight).sum().backward()
+        return {"context": context, "loss_weight": weight}, {"out": out, "out_context": y.detach(), "grad_context": p.grad}
+
+    def meta(self):
+        return {"context_positions": list(range(1, 1 + K)), "K": K}
+
+
+class Generic:
+    """Any model, and the inputs whose gradients are wanted."""
+    kind = "generic"
+
+    def __init__(self, model, inputs, wrt, out="out", dynamic=None):
+        self.model, self.inputs, self.wrt, self.out = model.eval(), inputs, wrt, out
+        self.dynamic = dynamic or {n: {0: "batch"} for n in inputs}
+
+    def reference(self):
+        given = {n: x.clone().requires_grad_(n in self.wrt) for n, x in self.inputs.items()}
+        y = self.model(*given.values())
+        weight = torch.randn_like(y).detach()
+        (y * weight).sum().backward()
+        return {"loss_weight": weight}, {"out": y.detach(), **{"grad_" + n: given[n].grad for n in self.wrt}}
+
+    def meta(self):
+        return {"wrt": self.wrt}
+
+
+class Call(nn.Module):
+    """A module of plain tensors around f(*tensors)."""
+
+    def __init__(self, inner, f):
+        super().__init__()
+        self.inner, self.f = inner, f
+
+    def forward(self, *args):
+        return self.f(self.inner, *args)
+
+
+def one(inner):  # one positional tensor, so that the dynamo exporter knows its name
+    class One(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.m = inner[0]
+
+        def forward(self, pixel_values):
+            return inner[1](self.m, pixel_values)
+    return One()
+
+
+def named(module, names, f):
+    """A module whose forward has the given argument names."""
+    space = {}
+    exec(f"def forward(self, {', '.join(names)}):\n    return self.f(self.inner, {', '.join(names)})", space)
+    return type("Named", (Call,), {"forward": space["forward"]})(module, f)
+
+
+def clip_vision(attention="sdpa", batch=3):
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+    torch.manual_seed(0)
+    m = CLIPVisionModelWithProjection(CLIPVisionConfig(hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
+                                                       image_size=SIDE, patch_size=PATCH, projection_dim=OUT, attn_implementation=attention))
+    v = m.vision_model if hasattr(m, "vision_model") else m.base_model
+    return Vision(one((m, lambda m, x: m(pixel_values=x).image_embeds)), v.embeddings, v.encoder.layers, 1, batch=batch)
+
+
+def text_ids(end, length=12, vocabulary=200, start=198):
+    torch.manual_seed(2)
+    ids = torch.randint(1, vocabulary - 3, (3, length))
+    ids[:, 0] = start
+    for row, at in enumerate((length - 1, length - 4, length - 3)):
+        ids[row, at:] = end
+    return ids
+
+
+def clip_text(attention="sdpa", mask=False, eos=199):
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+    torch.manual_seed(0)
+    m = CLIPTextModelWithProjection(CLIPTextConfig(vocab_size=200, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=16,
+                                                   projection_dim=OUT, eos_token_id=eos, bos_token_id=198, pad_token_id=1, attn_implementation=attention))
+    ids = text_ids(199)
+    inputs = {"input_ids": ids}
+    f = lambda m, i: m(input_ids=i).text_embeds
+    if mask:
+        inputs["attention_mask"] = torch.tensor([[1] * 12, [1] * 9 + [0] * 3, [1] * 10 + [0] * 2])
+        f = lambda m, i, a: m(input_ids=i, attention_mask=a).text_embeds
+    t = m.text_model if hasattr(m, "text_model") else m.base_model
+    return Text(named(m, inputs, f), t.embeddings.token_embedding, inputs)
+
+
+def siglip_vision():
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+    torch.manual_seed(0)
+    m = SiglipVisionModel(SiglipVisionConfig(hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=LAYERS, num_attention_heads=HEADS, image_size=SIDE, patch_size=PATCH))
+    v = m.vision_model if hasattr(m, "vision_model") else m
+    return Vision(one((m, lambda m, x: m(pixel_values=x).pooler_output)), v.embeddings, v.encoder.layers, 0, out="pooler_output")
+
+
+def siglip_text():
+    from transformers import SiglipTextConfig, SiglipTextModel
+    torch.manual_seed(0)
+    m = SiglipTextModel(SiglipTextConfig(vocab_size=200, hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=2, num_attention_heads=HEADS, max_position_embeddings=16))
+    ids = torch.randint(1, 190, (3, 16))
+    t = m.text_model if hasattr(m, "text_model") else m
+    return Text(named(m, ["input_ids"], lambda m, i: m(input_ids=i).pooler_output), t.embeddings.token_embedding, {"input_ids": ids}, out="pooler_output", dynamic={"input_ids": {0: "batch"}})
+
+
+def classifier(which):
+    import transformers as t
+    torch.manual_seed(0)
+    common = dict(hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=LAYERS, num_attention_heads=HEADS, image_size=SIDE, patch_size=PATCH, num_labels=10)
+    if which == "vit":
+        m = t.ViTForImageClassification(t.ViTConfig(**common))
+        return Vision(one((m, lambda m, x: m(pixel_values=x).logits)), m.vit.embeddings, blocks_of(m.vit), 1, out="logits")
+    if which == "deit":
+        m = t.DeiTForImageClassificationWithTeacher(t.DeiTConfig(**common))
+        return Vision(one((m, lambda m, x: m(pixel_values=x).logits)), m.deit.embeddings, blocks_of(m.deit), 2, out="logits")
+    if which == "dinov2":
+        m = t.Dinov2Model(t.Dinov2Config(**common, mlp_ratio=2))
+        return Vision(one((m, lambda m, x: m(pixel_values=x).pooler_output)), m.embeddings, blocks_of(m), 1, out="pooler_output")
+    if which == "dinov2_swiglu":
+        m = t.Dinov2Model(t.Dinov2Config(**common, mlp_ratio=2, use_swiglu_ffn=True))
+        return Vision(one((m, lambda m, x: m(pixel_values=x).pooler_output)), m.embeddings, blocks_of(m), 1, out="pooler_output")
+    if which == "dinov2_registers":
+        m = t.Dinov2WithRegistersModel(t.Dinov2WithRegistersConfig(**common, mlp_ratio=2, num_register_tokens=2))
+        return Vision(one((m, lambda m, x: m(pixel_values=x).pooler_output)), m.embeddings, blocks_of(m), 3, out="pooler_output")
+    if which == "vit_mean":  # no class token is read: a mean over all tokens
+        m = t.ViTModel(t.ViTConfig(**common), add_pooling_layer=False)
+        return Generic(one((m, lambda m, x: m(pixel_values=x).last_hidden_state.mean(1))), {"pixel_values": torch.randn(3, 3, SIDE, SIDE)}, ["pixel_values"])
+    raise ValueError(which)
+
+
+def blocks_of(m):
+    for path in ("encoder.layer", "encoder.layers", "layers", "layer"):
+        found = m
+        try:
+            for part in path.split("."):
+                found = getattr(found, part)
+            return found
+        except AttributeError:
+            continue
+    raise AttributeError(f"no blocks in {type(m).__name__}: {[n for n, _ in m.named_children()]}")
+
+
+def openclip(kind, **more):
+    import open_clip.model as oc
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch.manual_seed(0)
+    vision = oc.CLIPVisionCfg(layers=LAYERS, width=WIDTH, head_width=WIDTH // HEADS, patch_size=PATCH, image_size=SIDE, mlp_ratio=2, **(more if kind == "vision" else {}))
+    text = oc.CLIPTextCfg(context_length=16, vocab_size=200, width=32, heads=4, layers=2)
+    m = oc.CLIP(OUT, vision, text)
+    if kind == "vision":
+        v = m.visual
+        blocks = v.transformer.resblocks
+        first = getattr(v.transformer, "batch_first", True)
+        c = 0 if more.get("no_ln_pre") else 1
+        return Vision(one((v, lambda v, x: v(x))), v.ln_pre, blocks, 1, before=True, axis=1 if first else 0)
+    ids = text_ids(199, 16)
+    return Text(named(m, ["input_ids"], lambda m, i: m.encode_text(i)), m.token_embedding, {"input_ids": ids}, dynamic={"input_ids": {0: "batch"}})
+
+
+def openai_vision():
+    """OpenAI's own layout: blocks as [N,B,D], packed attention weights, quick gelu."""
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attn, self.ln_1, self.ln_2 = nn.MultiheadAttention(WIDTH, HEADS), nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+            self.c_fc, self.c_proj = nn.Linear(WIDTH, 96), nn.Linear(96, WIDTH)
+
+        def forward(self, x):
+            y = self.ln_1(x)
+            x = x + self.attn(y, y, y, need_weights=False)[0]
+            h = self.c_fc(self.ln_2(x))
+            return x + self.c_proj(h * torch.sigmoid(1.702 * h))
+
+    class Tower(nn.Module):
+        def __init__(self):
+            super().__init__()
+            n = (SIDE // PATCH) ** 2
+            self.conv1 = nn.Conv2d(3, WIDTH, PATCH, PATCH, bias=False)
+            self.class_embedding, self.positional_embedding = nn.Parameter(torch.randn(WIDTH)), nn.Parameter(torch.randn(n + 1, WIDTH))
+            self.ln_pre, self.ln_post = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+            self.blocks, self.proj = nn.Sequential(*[Block() for _ in range(LAYERS)]), nn.Parameter(torch.randn(WIDTH, OUT) * 0.1)
+
+        def forward(self, pixel_values):
+            x = self.conv1(pixel_values)
+            x = x.reshape(x.shape[0], x.shape[1], -1).permute(0, 2, 1)
+            cls = self.class_embedding.to(x.dtype) + torch.zeros(x.shape[0], 1, x.shape[-1], dtype=x.dtype, device=x.device)
+            x = torch.cat([cls, x], dim=1) + self.positional_embedding.to(x.dtype)
+            x = self.blocks(self.ln_pre(x).permute(1, 0, 2)).permute(1, 0, 2)
+            return self.ln_post(x[:, 0, :]) @ self.proj
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch.manual_seed(0)
+    m = Tower()
+    return Vision(m, m.ln_pre, m.blocks, 1, before=True, axis=0)
+
+
+def sentence_encoder():
+    """BERT with a masked mean, as sentence-transformers pools."""
+    from transformers import BertConfig, BertModel
+    torch.manual_seed(0)
+    m = BertModel(BertConfig(vocab_size=200, hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=2, num_attention_heads=HEADS, max_position_embeddings=32), add_pooling_layer=False)
+    inputs = {"input_ids": text_ids(0), "attention_mask": torch.tensor([[1] * 12, [1] * 9 + [0] * 3, [1] * 10 + [0] * 2]), "token_type_ids": torch.zeros(3, 12, dtype=torch.long)}
+
+    def pooled(m, i, a, t):
+        h = m(input_ids=i, attention_mask=a, token_type_ids=t).last_hidden_state
+        w = a[..., None].float()
+        return (h * w).sum(1) / w.sum(1)
+    return Text(named(m, inputs, pooled), m.embeddings.word_embeddings, inputs)
+
+
+def decoder(which):
+    import transformers as t
+    torch.manual_seed(0)
+    ids = torch.randint(3, 190, (2, 7))
+    seen = torch.randn(2, 9, WIDTH)
+    if which == "gpt2":
+        m = t.GPT2LMHeadModel(t.GPT2Config(vocab_size=200, n_positions=32, n_embd=WIDTH, n_layer=2, n_head=HEADS))
+    elif which == "llama":
+        m = t.LlamaForCausalLM(t.LlamaConfig(vocab_size=200, hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=2, num_attention_heads=HEADS, num_key_value_heads=2))
+    elif which == "opt":
+        m = t.OPTForCausalLM(t.OPTConfig(vocab_size=200, hidden_size=WIDTH, ffn_dim=96, num_hidden_layers=2, num_attention_heads=HEADS, word_embed_proj_dim=WIDTH, max_position_embeddings=32))
+    elif which == "t5":
+        m = t.T5ForConditionalGeneration(t.T5Config(vocab_size=200, d_model=WIDTH, d_kv=12, d_ff=96, num_layers=2, num_heads=HEADS))
+        f = lambda m, i, s: m(decoder_input_ids=i, encoder_outputs=(s,)).logits
+        return Generic(named(m, ["decoder_input_ids", "encoder_hidden_states"], f), {"decoder_input_ids": ids, "encoder_hidden_states": seen}, ["encoder_hidden_states"])
+    elif which == "blip":
+        from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel
+        m = BlipTextLMHeadModel(t.BlipTextConfig(vocab_size=200, hidden_size=WIDTH, encoder_hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=2, num_attention_heads=HEADS, max_position_embeddings=32))
+        f = lambda m, i, s: m(input_ids=i, encoder_hidden_states=s, is_decoder=True, use_cache=False).logits
+        return Generic(named(m, ["input_ids", "encoder_hidden_states"], f), {"input_ids": ids, "encoder_hidden_states": seen}, ["encoder_hidden_states"])
+    f = lambda m, e: m(inputs_embeds=e, use_cache=False).logits
+    return Generic(named(m, ["inputs_embeds"], f), {"inputs_embeds": torch.randn(2, 7, WIDTH)}, ["inputs_embeds"], dynamic={"inputs_embeds": {0: "batch", 1: "sequence"}})
+
+
+def captioner(which):
+    import transformers as t
+    torch.manual_seed(0)
+    pixels, ids = torch.randn(2, 3, SIDE, SIDE), torch.randint(3, 190, (2, 7))
+    if which == "blip":
+        m = t.BlipForConditionalGeneration(t.BlipConfig(
+            text_config=dict(vocab_size=200, hidden_size=WIDTH, encoder_hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=2, num_attention_heads=HEADS, max_position_embeddings=32, bos_token_id=1, eos_token_id=2, pad_token_id=0, sep_token_id=2),
+            vision_config=dict(hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=2, num_attention_heads=HEADS, image_size=SIDE, patch_size=PATCH), projection_dim=OUT))
+        f = lambda m, p, i: m.text_decoder(input_ids=i, encoder_hidden_states=m.vision_model(p).last_hidden_state, is_decoder=True, use_cache=False).logits
+    else:
+        m = t.VisionEncoderDecoderModel(encoder=t.ViTModel(t.ViTConfig(hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=2, num_attention_heads=HEADS, image_size=SIDE, patch_size=PATCH), add_pooling_layer=False),
+                                        decoder=t.GPT2LMHeadModel(t.GPT2Config(vocab_size=200, n_positions=32, n_embd=WIDTH, n_layer=2, n_head=HEADS, add_cross_attention=True)))
+        f = lambda m, p, i: m(pixel_values=p, decoder_input_ids=i, use_cache=False).logits
+    return Generic(named(m, ["pixel_values", "input_ids"], f), {"pixel_values": pixels, "input_ids": ids}, ["pixel_values"], dynamic={"pixel_values": {0: "batch"}, "input_ids": {0: "batch"}})
+
+
+def diffusion(which):
+    import diffusers
+    torch.manual_seed(0)
+    if which == "unet":
+        m = diffusers.UNet2DConditionModel(sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(16, 32), norm_num_groups=4, cross_attention_dim=32, attention_head_dim=4,
+                                           down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"))
+        m.set_attn_processor(diffusers.models.attention_processor.AttnProcessor())
+        inputs = {"sample": torch.randn(2, 4, 8, 8), "timestep": torch.tensor([10, 500]), "encoder_hidden_states": torch.randn(2, 6, 32)}
+        return Generic(named(m, inputs, lambda m, s, t, e: m(s, t, e, return_dict=False)[0]), inputs, ["sample", "encoder_hidden_states"])
+    m = diffusers.AutoencoderKL(block_out_channels=(16, 32), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, sample_size=32)
+    if which == "vae_decoder":
+        inputs = {"latent_sample": torch.randn(2, 4, 4, 4)}
+        return Generic(named(m, inputs, lambda m, z: m.decode(z, return_dict=False)[0]), inputs, ["latent_sample"])
+    inputs = {"sample": torch.randn(2, 3, 16, 16)}
+    return Generic(named(m, inputs, lambda m, x: m.encode(x, return_dict=False)[0].mode()), inputs, ["sample"])
+
+
+def timm_model(name, **more):
+    import timm
+    torch.manual_seed(0)
+    timm.layers.set_fused_attn(False)
+    m = timm.create_model(name, img_size=SIDE, patch_size=PATCH, embed_dim=WIDTH, depth=LAYERS, num_heads=HEADS, num_classes=10, **more)
+    return m
+
+
+def timm_vit(pool="token", **more):
+    m = timm_model("vit_tiny_patch16_224", global_pool=pool, class_token=pool == "token", **more)
+    c = 1 if pool == "token" else 0
+    return Vision(one((m, lambda m, x: m(x))), m.norm_pre, m.blocks, c + more.get("reg_tokens", 0), before=True, out="logits")
+
+
+def timm_eva():
+    """Rotary positions."""
+    m = timm_model("eva02_tiny_patch14_224")
+    return Generic(one((m, lambda m, x: m(x))), {"pixel_values": torch.randn(2, 3, SIDE, SIDE)}, ["pixel_values"])
+
+
+def conv_net(name, **more):
+    import timm
+    torch.manual_seed(0)
+    m = timm.create_model(name, num_classes=10, **more)
+    return Generic(one((m, lambda m, x: m(x))), {"pixel_values": torch.randn(2, 3, 64, 64)}, ["pixel_values"])
+
+
+TS, DY = "ts", "dy"
+MODELS = {  # name -> (build, [(exporter, opset), ...])
+    "clip_vision": (clip_vision, [(TS, 9), (TS, 11), (TS, 13), (TS, 14), (TS, 17), (TS, 18), (TS, 20), (DY, 18), (DY, 20), (DY, 21), (DY, 22), (DY, 23), (DY, 24)]),
+    "clip_vision_eager": (lambda: clip_vision("eager"), [(TS, 9), (TS, 11), (TS, 12), (TS, 16), (TS, 17), (DY, 18), (DY, 23)]),
+    "clip_vision_static": (lambda: clip_vision(), [(TS, 17), (DY, 18), (DY, 23)]),
+    "clip_vision_batch17": (lambda: clip_vision(batch=17), [(TS, 17), (DY, 18)]),
+    "clip_text": (clip_text, [(TS, 9), (TS, 11), (TS, 14), (TS, 17), (TS, 18), (DY, 18), (DY, 20), (DY, 23)]),
+    "clip_text_eos2": (lambda: clip_text("eager", eos=2), [(TS, 11), (TS, 14), (DY, 18)]),
+    "clip_text_mask": (lambda: clip_text(mask=True), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "clip_text_mask_eager": (lambda: clip_text("eager", mask=True), [(TS, 14), (TS, 17), (DY, 18)]),
+    "siglip_vision": (siglip_vision, [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "siglip_text": (siglip_text, [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "vit": (lambda: classifier("vit"), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "deit": (lambda: classifier("deit"), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "dinov2": (lambda: classifier("dinov2"), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "dinov2_swiglu": (lambda: classifier("dinov2_swiglu"), [(TS, 17), (DY, 18)]),
+    "dinov2_registers": (lambda: classifier("dinov2_registers"), [(DY, 18), (DY, 23)]),
+    "vit_mean": (lambda: classifier("vit_mean"), [(TS, 17), (DY, 18)]),
+    "openclip_vision": (lambda: openclip("vision"), [(TS, 14), (TS, 17), (TS, 20), (DY, 18), (DY, 23)]),
+    "openclip_vision_pooler": (lambda: openclip("vision", attentional_pool=True, attn_pooler_queries=4, attn_pooler_heads=4), [(TS, 17), (DY, 18)]),
+    "openclip_text": (lambda: openclip("text"), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "openai_vision": (openai_vision, [(TS, 11), (TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "sentence_encoder": (sentence_encoder, [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "decoder_gpt2": (lambda: decoder("gpt2"), [(TS, 17), (DY, 18), (DY, 23)]),
+    "decoder_opt": (lambda: decoder("opt"), [(TS, 17), (DY, 18)]),
+    "decoder_llama": (lambda: decoder("llama"), [(TS, 17), (DY, 18), (DY, 23)]),
+    "decoder_t5": (lambda: decoder("t5"), [(TS, 17), (DY, 18)]),
+    "decoder_blip": (lambda: decoder("blip"), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "captioner_blip": (lambda: captioner("blip"), [(TS, 17), (DY, 18), (DY, 23)]),
+    "captioner_vitgpt2": (lambda: captioner("vitgpt2"), [(DY, 18), (DY, 23)]),
+    "unet": (lambda: diffusion("unet"), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "vae_decoder": (lambda: diffusion("vae_decoder"), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "vae_encoder": (lambda: diffusion("vae_encoder"), [(TS, 17), (DY, 18), (DY, 23)]),
+    "timm_vit": (timm_vit, [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "timm_vit_registers": (lambda: timm_vit(reg_tokens=2), [(TS, 17), (DY, 18)]),
+    "timm_vit_map": (lambda: timm_vit("map"), [(TS, 17), (DY, 18)]),
+    "timm_eva": (timm_eva, [(TS, 17), (DY, 18)]),
+    "resnet": (lambda: conv_net("resnet18"), [(TS, 17), (DY, 18)]),
+    "convnext": (lambda: conv_net("convnext_atto"), [(TS, 17), (DY, 18)]),
+    "efficientnet": (lambda: conv_net("efficientnet_lite0"), [(TS, 17), (DY, 18)]),
+}
+AFTERWARDS = {  # name -> (model, exporter, opset, what is done to the file)
+    "fused_clip_vision_eager": ("clip_vision_eager", TS, 17, "clip"),
+    "fused_clip_vision_dy": ("clip_vision", DY, 18, "clip"),
+    "fused_vit": ("vit", TS, 14, "vit"),
+    "fused_sentence_encoder": ("sentence_encoder", TS, 14, "bert"),
+    "ortopt_clip_vision": ("clip_vision_eager", TS, 17, "extended"),
+    "ortopt_clip_text": ("clip_text", TS, 17, "extended"),
+    "ortopt_siglip_vision": ("siglip_vision", TS, 17, "extended"),
+    "fp16_clip_vision": ("clip_vision", TS, 17, "fp16"),
+    "fp16_clip_text": ("clip_text", TS, 17, "fp16"),
+    "fp16_siglip_vision": ("siglip_vision", DY, 18, "fp16"),
+}
+
+
+def export(case, path, exporter, opset, static):
+    names, args = list(case.inputs), tuple(case.inputs.values())
+    if exporter == TS:
+        torch.onnx.export(case.model, args, str(path), input_names=names, output_names=[case.out], opset_version=opset, dynamo=False, dynamic_axes=None if static else case.dynamic)
+        return
+    shapes = None if static else {n: {a: torch.export.Dim.DYNAMIC for a in axes} for n, axes in case.dynamic.items()}
+    # dynamo's exporter is told shapes by position
+    torch.onnx.export(case.model, args, str(path), input_names=names, output_names=[case.out], opset_version=opset, dynamo=True, dynamic_shapes=None if shapes is None else tuple(shapes.get(n) for n in names),
+                      external_data=False, verbose=False)
+
+
+def optimize(path, how):
+    import onnx
+    if how == "fp16":
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+        onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
+        return
+    if how == "extended":
+        import onnxruntime
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(path) + ".optimized"
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        pathlib.Path(str(path) + ".optimized").rename(path)
+        return
+    from onnxruntime.transformers import optimizer
+    optimizer.optimize_model(str(path), model_type=how, num_heads=HEADS, hidden_size=WIDTH, opt_level=0).save_model_to_file(str(path))
+
+
+def main(out, wanted):
+    out = pathlib.Path(out)
+    jobs = [(f"{n}_{e}_op{o}", n, e, o, None) for n, (_, variants) in MODELS.items() for e, o in variants]
+    jobs += [(n, m, e, o, how) for n, (m, e, o, how) in AFTERWARDS.items()]
+    for name, model, exporter, opset, how in jobs:
+        folder = out / name
+        if wanted and not any(w in name for w in wanted) or (folder / "meta.json").exists():
+            continue
+        try:
+            case = MODELS[model][0]()
+            folder.mkdir(parents=True, exist_ok=True)
+            inputs, found = case.reference()
+            for p in case.model.parameters():
+                p.grad = None
+                p.requires_grad_(False)
+            with torch.no_grad(), contextlib.redirect_stdout(sys.stderr):
+                export(case, folder / "model.onnx", exporter, opset, "static" in model)
+                if how:
+                    optimize(folder / "model.onnx", how)
+            plain = lambda d: {k: v.detach().numpy() for k, v in d.items()}
+            np.savez(folder / "inputs.npz", **plain(case.inputs), **plain(inputs))
+            np.savez(folder / "gradients.npz", **plain(found))
+            (folder / "meta.json").write_text(json.dumps({"kind": case.kind, "output": case.out, **case.meta(), "note": f"{model}, {exporter}, opset {opset}, {how or 'as exported'}"}, indent=1))
+            print("made", name, flush=True)
+        except Exception as e:
+            print("LEFT OUT", name, type(e).__name__, str(e).strip().split("\n")[0][:150], flush=True)
+            if "-v" in sys.argv:
+                traceback.print_exc()
+            for f in folder.glob("*"):
+                f.unlink()
+            folder.exists() and folder.rmdir()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], [a for a in sys.argv[2:] if a != "-v"])
