@@ -455,9 +455,9 @@ func (c *call) transposedWindow(kernel, spatial []int) (w window, out []int) {
 	return w, out
 }
 
-// pool gathers, channel by channel, what lies under the kernel and reduces it with f; taps
-// is how many places the kernel has there, padding included.
-func (c *call) pool(f func(under []float64, taps int) float64) []Array {
+// pool gathers, channel by channel, what lies under the kernel and reduces it with f: the indices
+// of its elements in x, and how many places the kernel has there, padding included.
+func (c *call) pool(f func(under []int, taps int) float64) Array {
 	x := c.in[0]
 	spatial := x.Dims[2:]
 	w := c.window(c.attrInts("kernel_shape"), spatial)
@@ -470,12 +470,12 @@ func (c *call) pool(f func(under []float64, taps int) float64) []Array {
 	i, area := 0, count(spatial)
 	for channel := range x.Dims[0] * x.Dims[1] {
 		each(outDims, func(at []int) {
-			var under []float64
+			var under []int
 			taps := 0
 			each(w.kernel, func(k []int) {
 				from := w.source(at, k)
 				if at, ok := offset(from, spatial); ok {
-					under = append(under, x.Data[channel*area+at])
+					under = append(under, channel*area+at)
 				}
 				if within(from, padded) {
 					taps++
@@ -485,7 +485,7 @@ func (c *call) pool(f func(under []float64, taps int) float64) []Array {
 			i++
 		})
 	}
-	return one(out)
+	return out
 }
 
 // within says whether a place lies before the end of the padding along every axis.
@@ -498,22 +498,35 @@ func within(at, ends []int) bool {
 	return true
 }
 
+// maxPool also tells where in x each largest element stands.
 func maxPool(c *call) []Array {
-	return c.pool(func(under []float64, _ int) float64 { return slices.Max(under) })
+	x := c.in[0].Data
+	var indices []float64
+	out := c.pool(func(under []int, _ int) float64 {
+		best := under[0]
+		for _, i := range under {
+			if x[i] > x[best] {
+				best = i
+			}
+		}
+		indices = append(indices, float64(best))
+		return x[best]
+	})
+	return []Array{out, {graph.Int64, out.Dims, indices}}
 }
 
 func averagePool(c *call) []Array {
 	withPadding := c.n.Int("count_include_pad", 0) != 0
-	return c.pool(func(under []float64, taps int) float64 {
+	return one(c.pool(func(under []int, taps int) float64 {
 		if !withPadding {
 			taps = len(under)
 		}
 		sum := 0.0
-		for _, x := range under {
-			sum += x
+		for _, i := range under {
+			sum += c.in[0].Data[i]
 		}
 		return sum / float64(taps)
-	})
+	}))
 }
 
 // batchNorm normalises each channel by its running mean and variance.

@@ -1,0 +1,293 @@
+package graph
+
+import "strings"
+
+var _ = register(map[string]row{
+	"Conv":          {convShape, gradConv},
+	"ConvTranspose": {convTransposeShape, gradConvTranspose},
+	"MaxPool":       {poolShape, chain(gradMaxPool)},
+	"AveragePool":   {poolShape, chain(gradAveragePool)},
+})
+
+// conv reads a convolution's attributes with their defaults written out.
+type conv struct {
+	kernel           []int64
+	strides, dilates []int64
+	pads             []int64 // begins, then ends
+	group            int64
+}
+
+func readConv(n *Node) conv {
+	w := n.Inputs[1].Shape
+	c := readWindow(n, len(w)-2)
+	if c.kernel == nil {
+		k, ok := w[2:].Ints()
+		if !ok {
+			fail(n, "the kernel's extents %s depend on the run", w)
+		}
+		c.kernel = k
+	}
+	if auto := n.Str("auto_pad", "NOTSET"); auto != "NOTSET" && auto != "VALID" {
+		c.padSame(n, auto == "SAME_LOWER")
+	}
+	return c
+}
+
+// readWindow reads what convolutions and pooling have in common.
+func readWindow(n *Node, spatial int) conv {
+	c := conv{n.Ints("kernel_shape"), n.Ints("strides"), n.Ints("dilations"), n.Ints("pads"), n.Int("group", 1)}
+	ones := make([]int64, spatial)
+	for i := range ones {
+		ones[i] = 1
+	}
+	if c.strides == nil {
+		c.strides = ones
+	}
+	if c.dilates == nil {
+		c.dilates = ones
+	}
+	if c.pads == nil {
+		c.pads = make([]int64, 2*spatial)
+	}
+	return c
+}
+
+// padSame works out the padding with which an axis shrinks by its stride and no more. An
+// odd row goes to the end, or to the front where lower is set.
+func (c *conv) padSame(n *Node, lower bool) {
+	c.pads = make([]int64, 2*len(c.kernel))
+	for i, k := range c.kernel {
+		extent, ok := n.Inputs[0].Shape[2+i].Int()
+		if !ok {
+			fail(n, "auto_pad %q with an input of %s", n.Str("auto_pad", ""), n.Inputs[0].Shape)
+		}
+		out := (extent + c.strides[i] - 1) / c.strides[i]
+		total := max(0, (out-1)*c.strides[i]+c.dilates[i]*(k-1)+1-extent)
+		front := total / 2
+		if lower {
+			front = total - front
+		}
+		c.pads[i], c.pads[len(c.kernel)+i] = front, total-front
+	}
+}
+
+func convShape(c *ctx) {
+	x, w := c.shape(0), c.shape(1)
+	if len(x) != len(w) || len(x) < 3 {
+		c.fail("operands %s and %s", x, w)
+	}
+	v := readConv(c.n)
+	out := Shape{x[0], w[0]}
+	for i := range v.kernel {
+		out = append(out, v.places(x[2+i], i, false))
+	}
+	c.out(0, c.n.Inputs[0].Type, out)
+}
+
+// places is how often the kernel fits along a spatial axis. Rounded up, a place that would
+// begin in the padding at the end does not count.
+func (v conv) places(extent Dim, axis int, up bool) Dim {
+	span := v.dilates[axis]*(v.kernel[axis]-1) + 1
+	free := extent.Add(Known(v.pads[axis] + v.pads[len(v.kernel)+axis] - span))
+	if !up {
+		return free.Div(Known(v.strides[axis])).Add(Known(1))
+	}
+	out := free.Add(Known(v.strides[axis] - 1)).Div(Known(v.strides[axis])).Add(Known(1))
+	n, ok1 := extent.Int()
+	count, ok2 := out.Int()
+	if ok1 && ok2 && (count-1)*v.strides[axis] >= n+v.pads[axis] {
+		return Known(count - 1)
+	}
+	return out
+}
+
+// poolShape is a convolution's, channel by channel.
+func poolShape(c *ctx) {
+	x := c.shape(0)
+	spatial := len(c.n.Ints("kernel_shape"))
+	if len(x) != spatial+2 || spatial == 0 {
+		c.fail("kernel %v for an operand of %s", c.n.Ints("kernel_shape"), x)
+	}
+	v := readWindow(c.n, spatial)
+	if auto := c.n.Str("auto_pad", "NOTSET"); auto != "NOTSET" && auto != "VALID" {
+		v.padSame(c.n, auto == "SAME_LOWER")
+	}
+	out := Shape{x[0], x[1]}
+	for i := range v.kernel {
+		out = append(out, v.places(x[2+i], i, c.n.Int("ceil_mode", 0) != 0))
+	}
+	c.out(0, c.n.Inputs[0].Type, out)
+	c.out(1, Int64, out)
+}
+
+func convTransposeShape(c *ctx) {
+	x, w := c.shape(0), c.shape(1)
+	v, extra, fixed := readWindow(c.n, len(w)-2), c.n.Ints("output_padding"), c.n.Ints("output_shape")
+	same := strings.HasPrefix(c.n.Str("auto_pad", "NOTSET"), "SAME")
+	kernel, ok := w[2:].Ints()
+	if !ok {
+		c.fail("the kernel's extents %s depend on the run", w)
+	}
+	out := Shape{x[0], w[1].Mul(Known(v.group))}
+	for i, k := range kernel {
+		switch {
+		case fixed != nil:
+			out = append(out, Known(fixed[len(fixed)-len(kernel)+i]))
+			continue
+		case same:
+			out = append(out, x[2+i].Mul(Known(v.strides[i])))
+			continue
+		}
+		d := x[2+i].Sub(Known(1)).Mul(Known(v.strides[i])).Add(Known(v.dilates[i]*(k-1) + 1 - v.pads[i] - v.pads[len(kernel)+i]))
+		if extra != nil {
+			d = d.Add(Known(extra[i]))
+		}
+		out = append(out, d)
+	}
+	c.out(0, c.n.Inputs[0].Type, out)
+}
+
+// gradConv: the input's gradient is the transposed convolution with the same weights, the
+// weights' a convolution of the input with dy, and the bias gets the sum.
+func gradConv(b *backward, n *Node) {
+	v, x, w, dy := readConv(n), n.Inputs[0], n.Inputs[1], b.dy(n)
+	if b.wants(n, 0) {
+		b.give(n, 0, b.convBack(v, dy, w, x))
+	}
+	if b.wants(n, 1) {
+		b.give(n, 1, b.kernelGradient(v, x, dy, w))
+	}
+	b.giveChannelSum(n, 2)
+}
+
+// convBack is the transposed convolution of dy with weights w, shaped like x: where strides left
+// rows over at the end, they are padded on again.
+func (b *backward) convBack(v conv, dy, w, x *Value) *Value {
+	extra, overhang := make([]int64, len(v.kernel)), false
+	for i, k := range v.kernel {
+		span := v.dilates[i]*(k-1) + 1
+		padded, ok := x.Shape[2+i].Add(Known(v.pads[i] + v.pads[len(v.kernel)+i])).Int()
+		if ok {
+			extra[i] = (padded - span) % v.strides[i]
+		} else {
+			// The run decides how many rows were left over; none has more than this.
+			extra[i] = v.strides[i] - 1
+			overhang = overhang || extra[i] > 0
+		}
+	}
+	dx := b.Op("ConvTranspose", Attrs{
+		"strides": v.strides, "dilations": v.dilates, "pads": v.pads, "group": v.group, "kernel_shape": v.kernel, "output_padding": extra,
+	}, dy, w)
+	if overhang {
+		dx = b.cutSpatial(dx, b.Op("Shape", Attrs{"start": int64(2)}, x))
+	}
+	dx.Shape = x.Shape
+	return dx
+}
+
+// cutSpatial keeps the first rows along each axis behind batch and channels.
+func (b *Builder) cutSpatial(x, extents *Value) *Value {
+	axes := firstN(len(x.Shape))[2:]
+	return b.Op("Slice", nil, x, b.Ints(make([]int64, len(axes))...), extents, b.Ints(axes...))
+}
+
+// kernelGradient is the gradient of weights w [O,C/g,k...] that took x [B,C,...] to y [B,O,...]. It is
+// a convolution too, with batch and channels changed about and strides for dilations: x as C/g images
+// of g*B channels, dy as kernels over B of them.
+func (b *backward) kernelGradient(v conv, x, dy, w *Value) *Value {
+	kernels := b.Transpose(dy, moveToFront(len(dy.Shape), 1, 1)...)
+	dw := b.Op("Conv", Attrs{"strides": v.dilates, "dilations": v.strides, "pads": v.pads, "group": v.group}, b.byChannel(x, v.group), kernels)
+	dw = b.Transpose(dw, moveToFront(len(dw.Shape), 1, 1)...)
+	dw = b.cutSpatial(dw, b.Ints(v.kernel...)) // strides may have left rows over
+	dw.Shape = w.Shape
+	return dw
+}
+
+// byChannel turns [B,C,...] into [C/g,g*B,...].
+func (b *backward) byChannel(x *Value, groups int64) *Value {
+	if groups == 1 {
+		return b.Transpose(x, moveToFront(len(x.Shape), 1, 1)...)
+	}
+	part := func(start, end int64) *Value { return b.Op("Shape", Attrs{"start": start, "end": end}, x) }
+	rest := int64(len(x.Shape))
+	join := func(parts ...*Value) *Value { return b.Op("Concat", Attrs{"axis": int64(0)}, parts...) }
+	apart := b.Op("Reshape", nil, x, join(part(0, 1), b.Ints(groups, -1), part(2, rest)))
+	perm := append([]int64{2, 1, 0}, firstN(len(x.Shape) + 1)[3:]...)
+	each := b.Op("Div", nil, part(1, 2), b.Ints(groups))
+	return b.Op("Reshape", nil, b.Transpose(apart, perm...), join(each, b.Ints(-1), part(2, rest)))
+}
+
+// giveChannelSum gives input i, a bias by channel, the sum of dy over everything else.
+func (b *backward) giveChannelSum(n *Node, i int) {
+	if !b.wants(n, i) {
+		return
+	}
+	dy := b.dy(n)
+	b.give(n, i, b.Sum(dy, false, append([]int64{0}, firstN(len(dy.Shape))[2:]...)...))
+}
+
+// gradConvTranspose: the transpose of a transposed convolution is the convolution.
+func gradConvTranspose(b *backward, n *Node) {
+	if n.Ints("output_shape") != nil || strings.HasPrefix(n.Str("auto_pad", "NOTSET"), "SAME") {
+		fail(n, "padding that follows from the output's shape")
+	}
+	x, w, dy := n.Inputs[0], n.Inputs[1], b.dy(n)
+	v := readWindow(n, len(w.Shape)-2)
+	v.kernel, _ = w.Shape[2:].Ints()
+	if b.wants(n, 0) {
+		dx := b.Op("Conv", Attrs{"strides": v.strides, "dilations": v.dilates, "pads": v.pads, "group": v.group, "kernel_shape": v.kernel}, dy, w)
+		dx.Shape = x.Shape
+		b.give(n, 0, dx)
+	}
+	if b.wants(n, 1) {
+		b.give(n, 1, b.kernelGradient(v, dy, x, w))
+	}
+	b.giveChannelSum(n, 2)
+}
+
+// gradMaxPool puts the gradient where the largest elements came from; the operator itself says where.
+func gradMaxPool(b *backward, n *Node) *Value {
+	if n.Int("storage_order", 0) != 0 {
+		fail(n, "storage_order 1")
+	}
+	b.nameOutputs(n, 2)
+	x, flat := n.Inputs[0], func(v *Value) *Value { return b.Op("Reshape", nil, v, b.Ints(-1)) }
+	sum := b.scatterAdd("ScatterElements", nil, flat(x), flat(n.Outputs[1]), flat(b.dy(n)))
+	return b.Op("Reshape", nil, sum, b.Op("Shape", nil, x))
+}
+
+// gradAveragePool spreads each mean's gradient over what it was taken of: channel by channel, the
+// transposed convolution with a kernel of ones.
+func gradAveragePool(b *backward, n *Node) *Value {
+	if n.Int("ceil_mode", 0) != 0 {
+		fail(n, "ceil_mode")
+	}
+	x := n.Inputs[0]
+	v := readWindow(n, len(x.Shape)-2)
+	v.kernel = n.Ints("kernel_shape")
+	if auto := n.Str("auto_pad", "NOTSET"); auto != "NOTSET" && auto != "VALID" {
+		v.padSame(n, auto == "SAME_LOWER")
+	}
+	taps := int64(1)
+	for _, k := range v.kernel {
+		taps *= k
+	}
+	ones := func(dims ...int64) *Value {
+		one := scalar(1, x.Type)
+		one.Dims = []int64{1}
+		return b.Op("ConstantOfShape", Attrs{"value": one}, b.Ints(dims...))
+	}
+	kernel := ones(append([]int64{1, 1}, v.kernel...)...)
+	// One channel at a time: [B,C,...] as [B*C,1,...].
+	single := func(u *Value) *Value {
+		return b.Op("Reshape", nil, u, b.Op("Concat", Attrs{"axis": int64(0)}, b.Ints(-1, 1), b.Op("Shape", Attrs{"start": int64(2)}, u)))
+	}
+	dy := b.dy(n)
+	count := b.Scalar(float64(taps), x)
+	if n.Int("count_include_pad", 0) == 0 {
+		within := b.Add(b.zerosLike(x), b.Scalar(1, x))
+		count = b.Op("Conv", Attrs{"strides": v.strides, "dilations": v.dilates, "pads": v.pads, "kernel_shape": v.kernel}, single(within), kernel)
+	}
+	dx := b.convBack(v, b.Div(single(dy), count), kernel, single(x))
+	return b.Op("Reshape", nil, dx, b.Op("Shape", nil, x))
+}
