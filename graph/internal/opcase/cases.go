@@ -210,11 +210,13 @@ var layouts = []Case{
 	{Op: "Resize", Name: "doubled to the nearest", In: []Operand{F("b=2 3 2 3"), None(), Values("4", 1, 1, 2, 2).Single()}, Attrs: attrs{"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}},
 	{Op: "Resize", Name: "to sizes, each axis by another factor", In: []Operand{F("2 3 2 3"), None(), None(), I("4", 2, 3, 6, 6)}, Attrs: attrs{"mode": "nearest"}},
 	{Op: "Resize", Name: "left as it is", In: []Operand{F("b=2 3 2 3"), None(), Values("4", 1, 1, 1, 1).Single()}, Attrs: attrs{"mode": "nearest"}},
-	{Op: "Resize", Name: "linear", In: []Operand{F("2 3 2 3"), None(), Values("4", 1, 1, 2, 2).Single()}, Attrs: attrs{"mode": "linear"}, Refused: `mode "linear"`},
-	{Op: "Resize", Name: "cubic, corners aligned", In: []Operand{F("2 1 4 4"), None(), None(), I("4", 2, 1, 6, 7)}, Attrs: attrs{"mode": "cubic", "coordinate_transformation_mode": "align_corners"}, Refused: `mode "cubic"`},
-	{Op: "Resize", Name: "cubic, half pixels", In: []Operand{F("1 1 5 5"), None(), None(), I("4", 1, 1, 3, 7)}, Attrs: attrs{"mode": "cubic", "coordinate_transformation_mode": "half_pixel"}, Refused: `mode "cubic"`},
-	{Op: "Resize", Name: "shrunk to the nearest", In: []Operand{F("1 1 6 6"), None(), None(), I("4", 1, 1, 3, 4)}, Attrs: attrs{"mode": "nearest"}, Refused: "not by a whole factor"},
-	{Op: "Resize", Name: "doubled, rounding up", In: []Operand{F("1 1 2 3"), None(), Values("4", 1, 1, 2, 2).Single()}, Attrs: attrs{"mode": "nearest", "nearest_mode": "ceil", "coordinate_transformation_mode": "asymmetric"}, Refused: "nearest_mode"},
+	{Op: "Resize", Name: "linear", In: []Operand{F("2 3 2 3"), None(), Values("4", 1, 1, 2, 2).Single()}, Attrs: attrs{"mode": "linear"}},
+	{Op: "Resize", Name: "cubic, corners aligned", In: []Operand{F("2 1 4 4"), None(), None(), I("4", 2, 1, 6, 7)}, Attrs: attrs{"mode": "cubic", "coordinate_transformation_mode": "align_corners"}},
+	{Op: "Resize", Name: "cubic, half pixels", In: []Operand{F("1 1 5 5"), None(), None(), I("4", 1, 1, 3, 7)}, Attrs: attrs{"mode": "cubic", "coordinate_transformation_mode": "half_pixel"}},
+	{Op: "Resize", Name: "shrunk to the nearest", In: []Operand{F("1 1 6 6"), None(), None(), I("4", 1, 1, 3, 4)}, Attrs: attrs{"mode": "nearest"}},
+	{Op: "Resize", Name: "doubled, rounding up", In: []Operand{F("1 1 2 3"), None(), Values("4", 1, 1, 2, 2).Single()}, Attrs: attrs{"mode": "nearest", "nearest_mode": "ceil", "coordinate_transformation_mode": "asymmetric"}},
+	{Op: "Resize", Name: "linear, scales that leave a rest", In: []Operand{F("2 3 4 5"), None(), Values("4", 1, 1, 1.3, 0.7).Single()}, Attrs: attrs{"mode": "linear", "coordinate_transformation_mode": "pytorch_half_pixel"}},
+	{Op: "Resize", Name: "an image of free size", In: []Operand{F("b=1 1 h=3 w=4"), None(), Values("4", 1, 1, 2, 2).Single()}, Attrs: attrs{"mode": "linear"}, Refused: "depends on the run"},
 }
 
 var slices = []Case{
