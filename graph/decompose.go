@@ -1,9 +1,6 @@
 package graph
 
-import (
-	"math"
-	"slices"
-)
+import "slices"
 
 // decompositions write operators that stand for several others as those: what an optimizer
 // fused (the com.microsoft domain), what opsets above 18 brought, and activations and norms
@@ -25,14 +22,36 @@ var decompositions = map[string]func(b *Builder, n *Node) []*Value{
 	"com.microsoft.BiasGelu": func(b *Builder, n *Node) []*Value { return []*Value{b.gelu(b.Add(n.Inputs[0], n.Inputs[1]))} },
 	"com.microsoft.FastGelu": fastGelu,
 	"com.microsoft.QuickGelu": func(b *Builder, n *Node) []*Value {
-		x := n.Inputs[0]
-		return []*Value{b.Mul(x, b.Op("Sigmoid", nil, b.Mul(x, b.Scalar(float64(n.Float("alpha", 1.702)), x))))}
+		return []*Value{b.silu(n.Inputs[0], float64(n.Float("alpha", 1.702)))}
 	},
-	"com.microsoft.FusedMatMul":             fusedMatMul,
-	"com.microsoft.SkipLayerNormalization":  skipLayerNorm,
-	"com.microsoft.EmbedLayerNormalization": embedLayerNorm,
-	"com.microsoft.Attention":               packedAttention,
-	"com.microsoft.MultiHeadAttention":      multiHeadAttention,
+	"com.microsoft.FusedMatMul": fusedMatMul,
+	"com.microsoft.FusedGemm":   fusedGemm,
+	"com.microsoft.FusedConv":   fusedConv,
+	"com.microsoft.BiasAdd": func(b *Builder, n *Node) []*Value {
+		return []*Value{b.Add(b.Add(n.Inputs[0], n.Inputs[1]), n.Inputs[2])}
+	},
+	"com.microsoft.BiasSplitGelu":   biasSplitGelu,
+	"com.microsoft.GroupNorm":       channelsLastGroupNorm,
+	"RotaryEmbedding":               rotaryEmbedding,
+	"com.microsoft.RotaryEmbedding": packedRotaryEmbedding,
+	"Swish":                         swish,
+	"Celu":                          celu,
+	"Selu":                          selu,
+	"Softsign": func(b *Builder, n *Node) []*Value {
+		x := n.Inputs[0]
+		return []*Value{b.Div(x, b.Add(b.Op("Abs", nil, x), b.Scalar(1, x)))}
+	},
+	"ThresholdedRelu":                                thresholdedRelu,
+	"LpNormalization":                                lpNorm,
+	"MeanVarianceNormalization":                      meanVarianceNorm,
+	"SoftmaxCrossEntropyLoss":                        crossEntropy,
+	"NegativeLogLikelihoodLoss":                      crossEntropy,
+	"SimplifiedLayerNormalization":                   rmsNorm, // as ONNX Runtime's optimizer writes it
+	"com.microsoft.SkipSimplifiedLayerNormalization": skipRMSNorm,
+	"com.microsoft.SkipLayerNormalization":           skipLayerNorm,
+	"com.microsoft.EmbedLayerNormalization":          embedLayerNorm,
+	"com.microsoft.Attention":                        packedAttention,
+	"com.microsoft.MultiHeadAttention":               multiHeadAttention,
 }
 
 // decompose applies the decompositions.
@@ -109,69 +128,22 @@ func (b *Builder) extent(n *Node, v *Value, back int) int64 {
 	return k
 }
 
-// gelu is x Phi(x), in operators of opset 18.
-func (b *Builder) gelu(x *Value) *Value {
-	cdf := b.Add(b.Op("Erf", nil, b.Mul(x, b.Scalar(1/math.Sqrt2, x))), b.Scalar(1, x))
-	return b.Mul(b.Mul(x, b.Scalar(0.5, x)), cdf)
-}
-
-// fastGelu is gelu's tanh approximation, after an optional bias.
-func fastGelu(b *Builder, n *Node) []*Value {
-	x := n.Inputs[0]
-	if bias := n.Input(1); bias != nil {
-		x = b.Add(x, bias)
-	}
-	cube := b.Mul(b.Mul(x, x), x)
-	inner := b.Mul(b.Add(x, b.Mul(cube, b.Scalar(0.044715, x))), b.Scalar(math.Sqrt(2/math.Pi), x))
-	return []*Value{b.Mul(b.Mul(x, b.Scalar(0.5, x)), b.Add(b.Op("Tanh", nil, inner), b.Scalar(1, x)))}
-}
-
-// negative is x where x is positive, else y.
-func negative(b *Builder, x, y *Value) []*Value {
-	return []*Value{b.Op("Where", nil, b.Op("Greater", nil, x, b.Scalar(0, x)), x, y)}
-}
-
-func leakyRelu(b *Builder, n *Node) []*Value {
-	x := n.Inputs[0]
-	return negative(b, x, b.Mul(x, b.Scalar(float64(n.Float("alpha", 0.01)), x)))
-}
-
-// elu keeps the exponent at or below 0, so that the branch not taken stays finite.
-func elu(b *Builder, n *Node) []*Value {
-	x := n.Inputs[0]
-	e := b.Op("Exp", nil, b.Op("Min", nil, x, b.Scalar(0, x)))
-	return negative(b, x, b.Mul(b.Sub(e, b.Scalar(1, x)), b.Scalar(float64(n.Float("alpha", 1)), x)))
-}
-
-func mish(b *Builder, n *Node) []*Value {
-	x := n.Inputs[0]
-	return []*Value{b.Mul(x, b.Op("Tanh", nil, b.Op("Softplus", nil, x)))}
-}
-
-// clipLine is slope*x + offset, clipped to [0,1].
-func (b *Builder) clipLine(x *Value, slope, offset float64) *Value {
-	return b.Op("Clip", nil, b.Add(b.Mul(x, b.Scalar(slope, x)), b.Scalar(offset, x)), b.Scalar(0, x), b.Scalar(1, x))
-}
-
-func hardSigmoid(b *Builder, n *Node) []*Value {
-	return []*Value{b.clipLine(n.Inputs[0], float64(n.Float("alpha", 0.2)), float64(n.Float("beta", 0.5)))}
-}
-
-func hardSwish(b *Builder, n *Node) []*Value {
-	x := n.Inputs[0]
-	return []*Value{b.Mul(x, b.clipLine(x, 1.0/6, 0.5))}
-}
-
-// rmsNorm divides by the root of the mean square.
 func rmsNorm(b *Builder, n *Node) []*Value {
-	x := n.Inputs[0]
+	return []*Value{b.meanSquareNorm(n.Inputs[0], n.Inputs[1], n.Float("epsilon", 1e-5), int(n.Int("axis", -1)))}
+}
+
+// meanSquareNorm divides x by the root of its mean square over the axes from axis on.
+func (b *Builder) meanSquareNorm(x, scale *Value, epsilon float32, axis int) *Value {
+	if axis < 0 {
+		axis += len(x.Shape)
+	}
 	var over []int64
-	for i := axisOf(n, "axis", -1); i < len(x.Shape); i++ {
+	for i := axis; i < len(x.Shape); i++ {
 		over = append(over, int64(i))
 	}
 	square := b.Mean(b.Mul(x, x), true, over...)
-	root := b.Op("Sqrt", nil, b.Add(square, b.Scalar(float64(n.Float("epsilon", 1e-5)), x)))
-	return []*Value{b.Mul(b.Div(x, root), n.Inputs[1])}
+	root := b.Op("Sqrt", nil, b.Add(square, b.Scalar(float64(epsilon), x)))
+	return b.Mul(b.Div(x, root), scale)
 }
 
 // standardize takes off the mean and divides by the deviation, over the given axes.
@@ -204,6 +176,59 @@ func groupNorm(b *Builder, n *Node) []*Value {
 	y = b.Op("Reshape", nil, y, b.Op("Shape", nil, x))
 	y.Shape = x.Shape
 	return []*Value{b.Add(b.Mul(y, b.perChannel(n.Inputs[1], x)), b.perChannel(n.Inputs[2], x))}
+}
+
+// channelsLastGroupNorm is com.microsoft GroupNorm: [B,H,W,C] by default, with an optional SiLU.
+func channelsLastGroupNorm(b *Builder, n *Node) []*Value {
+	x, groups := n.Inputs[0], n.Int("groups", 1)
+	last := n.Int("channels_last", 1) != 0
+	rank := len(x.Shape)
+	if last {
+		x = b.Transpose(x, moveToFront(rank, rank-1, 1)...) // [C,B,H,W]
+		x = b.Transpose(x, moveToFront(rank, 1, 1)...)
+	}
+	y := b.Op("Reshape", nil, x, b.Ints(0, groups, -1))
+	y = b.standardize(y, n.Float("epsilon", 1e-5), 2)
+	y = b.Op("Reshape", nil, y, b.Op("Shape", nil, x))
+	y.Shape = x.Shape
+	y = b.Add(b.Mul(y, b.perChannel(n.Inputs[1], x)), b.perChannel(n.Inputs[2], x))
+	if n.Int("activation", 0) != 0 {
+		y = b.silu(y, 1)
+	}
+	if last {
+		perm := append(append([]int64{0}, firstN(rank)[2:]...), 1)
+		y = b.Transpose(y, perm...)
+	}
+	return []*Value{y}
+}
+
+// skipRMSNorm is rmsNorm of input + skip (+ bias); output 3 is that sum.
+func skipRMSNorm(b *Builder, n *Node) []*Value {
+	sum := b.Add(n.Inputs[0], n.Inputs[1])
+	if bias := n.Input(3); bias != nil {
+		sum = b.Add(sum, bias)
+	}
+	return []*Value{b.meanSquareNorm(sum, n.Inputs[2], n.Float("epsilon", 1e-5), -1), nil, nil, sum}
+}
+
+// lpNorm divides by the sum of absolute values or by the length along an axis.
+func lpNorm(b *Builder, n *Node) []*Value {
+	x, op := n.Inputs[0], "ReduceL2"
+	if n.Int("p", 2) == 1 {
+		op = "ReduceL1"
+	}
+	return []*Value{b.Div(x, b.Op(op, Attrs{"keepdims": int64(1)}, x, b.Ints(n.Int("axis", -1))))}
+}
+
+func meanVarianceNorm(b *Builder, n *Node) []*Value {
+	axes := n.Ints("axes")
+	if axes == nil {
+		axes = []int64{0, 2, 3}
+	}
+	x := n.Inputs[0]
+	centred := b.Sub(x, b.Mean(x, true, axes...))
+	deviation := b.Op("Sqrt", nil, b.Mean(b.Mul(centred, centred), true, axes...))
+	return []*Value{b.Div(centred, b.Add(deviation, b.Scalar(1e-9, x)))}
 }
 
 func fusedMatMul(b *Builder, n *Node) []*Value {

@@ -99,6 +99,9 @@ func gradients(g *graph.Graph, c opcase.Case, cotangents []*graph.Tensor) ([]*gr
 	err := g.Build(func(b *graph.Builder) {
 		var outputs, seeds []*graph.Value
 		for i, y := range g.Outputs {
+			if i > 0 && !y.Type.IsFloat() {
+				continue
+			}
 			seed := y
 			if cotangents != nil {
 				seed = b.Const(cotangents[i])

@@ -15,6 +15,7 @@ var _ = register(map[string]row{
 	"ArgMin":          {argShape, nil},
 	"OneHot":          {oneHotShape, nil},
 	"CumSum":          {unary, chain(gradCumSum)},
+	"TopK":            {topKShape, chain(gradTopK)},
 	"NonZero":         {nonZeroShape, nil},
 })
 
@@ -185,4 +186,21 @@ func gradCumSum(b *backward, n *Node) *Value {
 
 func nonZeroShape(c *ctx) {
 	c.out(0, Int64, Shape{Known(int64(c.rank(0))), c.in.symbol(c.n)})
+}
+
+func topKShape(c *ctx) {
+	s := slices.Clone(c.shape(0))
+	axis := c.axis(c.n.Int("axis", -1), len(s))
+	s[axis] = c.in.symbol(c.n)
+	if k, ok := c.ints(1); ok && len(k) == 1 {
+		s[axis] = k[0]
+	}
+	c.out(0, c.n.Inputs[0].Type, s)
+	c.out(1, Int64, s)
+}
+
+// gradTopK puts the gradients back where the elements were taken from.
+func gradTopK(b *backward, n *Node) *Value {
+	b.nameOutputs(n, 2)
+	return b.scatterAdd("ScatterElements", Attrs{"axis": n.Int("axis", -1)}, n.Inputs[0], n.Outputs[1], b.dy(n))
 }

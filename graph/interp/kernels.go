@@ -85,7 +85,7 @@ func init() {
 		"Trilu": trilu, "Gather": gather, "GatherND": gatherND, "GatherElements": gatherElements,
 		"ScatterND": scatterND, "ScatterElements": scatterElements,
 		"ArgMax": argExtreme(func(x, best float64) bool { return x > best }), "ArgMin": argExtreme(func(x, best float64) bool { return x < best }),
-		"CumSum": cumSum, "OneHot": oneHot, "NonZero": nonZero,
+		"CumSum": cumSum, "OneHot": oneHot, "NonZero": nonZero, "TopK": topK,
 	}
 }
 

@@ -1,6 +1,7 @@
 package interp
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -467,6 +468,36 @@ func (c *call) argExtreme(better func(x, best float64) bool) []Array {
 		out.Dims = dropAxes(out.Dims, []int{axis})
 	}
 	return one(out)
+}
+
+// topK gives the k largest (or smallest) elements along an axis, best first, and their places; of
+// equal ones the first is the better.
+func topK(c *call) []Array {
+	x := c.in[0]
+	axis, k := c.axis("axis", -1, len(x.Dims)), c.ints(1, nil)[0]
+	sign := 1.0
+	if c.n.Int("largest", 1) == 0 {
+		sign = -1
+	}
+	outer, n, inner := x.split(axis)
+	dims := slices.Clone(x.Dims)
+	dims[axis] = k
+	values, places := zeros(x.Type, dims...), zeros(graph.Int64, dims...)
+	for o := range outer {
+		for i := range inner {
+			at := func(j int) float64 { return sign * x.Data[(o*n+j)*inner+i] }
+			order := make([]int, n)
+			for j := range order {
+				order[j] = j
+			}
+			slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(at(b), at(a)) })
+			for j, from := range order[:k] {
+				values.Data[(o*k+j)*inner+i] = sign * at(from)
+				places.Data[(o*k+j)*inner+i] = float64(from)
+			}
+		}
+	}
+	return []Array{values, places}
 }
 
 func cumSum(c *call) []Array {

@@ -17,7 +17,7 @@ func adapt(g *graph.Graph) (*graph.Graph, map[string]bool) {
 	}
 	fit := g.Clone()
 	a := &adapter{scalars: map[string]bool{}}
-	if err := fit.Build(func(b *graph.Builder) { a.edges(b, fit) }); err != nil || !a.changed {
+	if err := fit.Build(func(b *graph.Builder) { a.edges(b, fit, g.Outputs) }); err != nil || !a.changed {
 		return g, nil
 	}
 	return fit, a.scalars
@@ -28,7 +28,9 @@ type adapter struct {
 	changed bool
 }
 
-func (a *adapter) edges(b *graph.Builder, g *graph.Graph) {
+// edges changes the inputs and outputs. declared are the outputs as the caller knows them, with
+// shapes that inference may not find where it does not know an operator.
+func (a *adapter) edges(b *graph.Builder, g *graph.Graph, declared []*graph.Value) {
 	for i, v := range slices.Clone(g.Inputs) {
 		if v.Shape != nil && len(v.Shape) == 0 {
 			a.input(b, g, i)
@@ -38,6 +40,7 @@ func (a *adapter) edges(b *graph.Builder, g *graph.Graph) {
 		if v.Def == nil {
 			continue
 		}
+		v.Type, v.Shape = declared[i].Type, declared[i].Shape
 		out := v
 		if v.Type == graph.Float16 || v.Type == graph.BFloat16 {
 			out = b.Op("Cast", graph.Attrs{"to": int64(graph.Float)}, out)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"sync"
 
@@ -319,7 +320,7 @@ func tensor(v onnx.Value) *graph.Tensor {
 
 func destroy(values []onnx.Value) {
 	for _, v := range values {
-		if v != nil {
+		if v != nil && !reflect.ValueOf(v).IsNil() { // the wrapper leaves typed nils where a run failed
 			v.Destroy()
 		}
 	}

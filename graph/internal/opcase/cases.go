@@ -266,6 +266,8 @@ var indices = []Case{
 	{Op: "ArgMin", Name: "dropped, the first of equals", In: []Operand{Values("2 3", 1, 0, 0, 2, 3, 3).Held()}, Attrs: attrs{"axis": yes, "keepdims": no}},
 	{Op: "OneHot", Name: "the last axis", In: []Operand{I("3", 0, 2, -1).Fed(), I("", 4), Values("2", -1, 2).Const()}},
 	{Op: "OneHot", Name: "the first axis", In: []Operand{I("2 2", 0, 2, 1, 7).Fed(), I("", 4), Values("2", 0, 1).Const()}, Attrs: attrs{"axis": no}},
+	{Op: "TopK", Name: "the largest", In: []Operand{Apart("b=2 3 6", 0), I("1", 2)}, Out: 2},
+	{Op: "TopK", Name: "the smallest along another axis", In: []Operand{Apart("b=2 5 3", 0), I("1", 3)}, Attrs: attrs{"axis": yes, "largest": no}, Out: 2},
 	{Op: "CumSum", Name: "forward", In: []Operand{F("b=2 4"), I("", 1)}},
 	{Op: "CumSum", Name: "exclusive", In: []Operand{F("b=2 4"), I("", -1)}, Attrs: attrs{"exclusive": yes}},
 	{Op: "CumSum", Name: "backward", In: []Operand{F("b=2 4"), I("", 0)}, Attrs: attrs{"reverse": yes}},
