@@ -231,17 +231,21 @@ func meanVarianceNorm(b *Builder, n *Node) []*Value {
 	return []*Value{b.Div(centred, b.Add(deviation, b.Scalar(1e-9, x)))}
 }
 
+// fusedMatMul scales a product of operands that may have their last two axes swapped, or, before
+// that, their first axis moved behind the other batch axes.
 func fusedMatMul(b *Builder, n *Node) []*Value {
-	if n.Int("transBatchA", 0)+n.Int("transBatchB", 0) != 0 {
-		fail(n, "batch transposes")
+	operand := func(i int, swap, batch string) *Value {
+		x := n.Inputs[i]
+		if last := len(x.Shape) - 1; n.Int(batch, 0) != 0 {
+			perm := append(firstN(last)[1:], 0, int64(last))
+			x = b.Transpose(x, perm...)
+		}
+		if n.Int(swap, 0) != 0 {
+			x = b.SwapLast(x)
+		}
+		return x
 	}
-	x, y := n.Inputs[0], n.Inputs[1]
-	if n.Int("transA", 0) != 0 {
-		x = b.SwapLast(x)
-	}
-	if n.Int("transB", 0) != 0 {
-		y = b.SwapLast(y)
-	}
+	x, y := operand(0, "transA", "transBatchA"), operand(1, "transB", "transBatchB")
 	out := b.MatMul(x, y)
 	if alpha := n.Float("alpha", 1); alpha != 1 {
 		out = b.Mul(out, b.Scalar(float64(alpha), out))

@@ -12,6 +12,10 @@ func scalar(x float64, t DataType) *Tensor {
 	switch t {
 	case Double:
 		return NewTensor([]float64{x})
+	case Int64:
+		return NewTensor([]int64{int64(x)})
+	case Int32:
+		return NewTensor([]int32{int32(x)})
 	case Float16:
 		h := float16bits(float32(x))
 		return &Tensor{Type: Float16, data: []byte{byte(h), byte(h >> 8)}}

@@ -41,6 +41,7 @@ var Fused = join(
 		{Op: "InstanceNormalization", Name: "an image", In: []Operand{F("b=2 3 4 5"), F("3"), F("3")}},
 		{Op: "GroupNormalization", Name: "an image", In: []Operand{F("b=2 6 2 3"), F("6"), F("6")}, Attrs: attrs{"num_groups": int64(3)}, Opset: 21},
 		{Op: msft + "FusedMatMul", Name: "second transposed and scaled", In: []Operand{F("b=2 3 4"), F("b=2 5 4")}, Attrs: attrs{"transB": yes, "alpha": float32(0.25)}},
+		{Op: msft + "FusedMatMul", Name: "batches behind rows", In: []Operand{F("3 2 4"), F("5 2 4")}, Attrs: attrs{"transB": yes, "transBatchA": yes, "transBatchB": yes}},
 		{Op: msft + "FusedMatMul", Name: "first transposed", In: []Operand{F("b=2 4 3"), F("b=2 4 5")}, Attrs: attrs{"transA": yes}},
 		{Op: msft + "SkipLayerNormalization", Name: "bare", In: []Operand{F("b=2 3 8"), F("b=2 3 8"), F("8")}},
 		{Op: msft + "SkipLayerNormalization", Name: "with both biases", In: []Operand{F("b=2 3 8"), F("b=2 3 8"), F("8"), F("8"), F("8")}, Attrs: attrs{"epsilon": float32(1e-3)}},
