@@ -129,13 +129,7 @@ func fusedGemm(b *Builder, n *Node) []*Value {
 
 // fusedConv is a convolution, an optional sum with input 3, and an activation.
 func fusedConv(b *Builder, n *Node) []*Value {
-	at := Attrs{}
-	for _, name := range []string{"auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"} {
-		if a, ok := n.Attrs[name]; ok {
-			at[name] = a.Value
-		}
-	}
-	y := b.Op("Conv", at, n.Inputs[:min(3, len(n.Inputs))]...)
+	y := b.Op("Conv", convAttrs(n), n.Inputs[:min(3, len(n.Inputs))]...)
 	if z := n.Input(3); z != nil {
 		y = b.Add(y, z)
 	}

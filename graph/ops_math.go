@@ -103,17 +103,18 @@ var _ = register(map[string]row{
 	"Cos": {unary, chain(func(b *backward, n *Node) *Value {
 		return b.Op("Neg", nil, b.Mul(b.dy(n), b.Op("Sin", nil, n.Inputs[0])))
 	})},
-	"Floor":    {unary, nil},
-	"Ceil":     {unary, nil},
-	"Round":    {unary, nil},
-	"Sign":     {unary, nil},
-	"Identity": {identity, chain(func(b *backward, n *Node) *Value { return b.dy(n) })},
-	"Cast":     {castShape, chain(func(b *backward, n *Node) *Value { return b.cast(b.dy(n), n.Inputs[0].Type) })},
-	"Where":    {whereShape, gradWhere},
-	"Clip":     {unary, gradClip},
-	"Equal":    {compare(func(a, b Dim) (bool, bool) { return decide(a, b, func(x, y int64) bool { return x == y }) }), nil},
-	"Less":     {compare(func(a, b Dim) (bool, bool) { return decide(a, b, func(x, y int64) bool { return x < y }) }), nil},
-	"Greater":  {compare(func(a, b Dim) (bool, bool) { return decide(a, b, func(x, y int64) bool { return x > y }) }), nil},
+	"QuantizeLinear": {quantizeShape, nil}, // see decompose_quantized.go
+	"Floor":          {unary, nil},
+	"Ceil":           {unary, nil},
+	"Round":          {unary, nil},
+	"Sign":           {unary, nil},
+	"Identity":       {identity, chain(func(b *backward, n *Node) *Value { return b.dy(n) })},
+	"Cast":           {castShape, chain(func(b *backward, n *Node) *Value { return b.cast(b.dy(n), n.Inputs[0].Type) })},
+	"Where":          {whereShape, gradWhere},
+	"Clip":           {unary, gradClip},
+	"Equal":          {compare(func(a, b Dim) (bool, bool) { return decide(a, b, func(x, y int64) bool { return x == y }) }), nil},
+	"Less":           {compare(func(a, b Dim) (bool, bool) { return decide(a, b, func(x, y int64) bool { return x < y }) }), nil},
+	"Greater":        {compare(func(a, b Dim) (bool, bool) { return decide(a, b, func(x, y int64) bool { return x > y }) }), nil},
 	"LessOrEqual": {compare(func(a, b Dim) (bool, bool) {
 		return decide(a, b, func(x, y int64) bool { return x <= y })
 	}), nil},
@@ -159,6 +160,15 @@ func (b *backward) cast(x *Value, to DataType) *Value {
 		return x
 	}
 	return b.Op("Cast", Attrs{"to": int64(to)}, x)
+}
+
+// quantizeShape: the zero point, or an attribute, says what is quantised to.
+func quantizeShape(c *ctx) {
+	t := DataType(c.n.Int("output_dtype", int64(Uint8)))
+	if zero := c.n.Input(2); zero != nil {
+		t = zero.Type
+	}
+	c.out(0, t, c.shape(0))
 }
 
 func broadcastRule(c *ctx) {

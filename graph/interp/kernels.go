@@ -54,6 +54,7 @@ func init() {
 		"Relu":           unary(func(x float64) float64 { return math.Max(x, 0) }),
 		"Softplus":       unary(func(x float64) float64 { return math.Log1p(math.Exp(x)) }),
 		"Gelu":           gelu,
+		"QuantizeLinear": quantize,
 		"Identity":       func(c *call) []Array { return one(c.in[0]) },
 		"Cast":           cast,
 		"Where":          where,
@@ -688,4 +689,30 @@ func dropAxes(dims, axes []int) []int {
 		}
 	}
 	return out
+}
+
+// quantize rounds x/scale to the nearest, even where two are, and cuts what the type can't hold.
+func quantize(c *call) []Array {
+	x, scale := c.in[0], c.in[1]
+	zero, low, high := Array{Type: graph.Uint8}, 0.0, 255.0
+	if c.has(2) {
+		zero = c.in[2]
+	}
+	if zero.Type == graph.Int8 {
+		low, high = -128, 127
+	}
+	_, n, inner := 0, 1, len(x.Data)
+	if len(scale.Data) > 1 {
+		_, n, inner = x.split(c.axis("axis", 1, len(x.Dims)))
+	}
+	out := zeros(zero.Type, x.Dims...)
+	for i, v := range x.Data {
+		k := i / inner % n
+		shift := 0.0
+		if len(zero.Data) > 0 {
+			shift = zero.Data[k]
+		}
+		out.Data[i] = max(low, min(high, math.RoundToEven(v/scale.Data[k])+shift))
+	}
+	return one(out)
 }

@@ -3,6 +3,8 @@ package opcase
 import (
 	"math"
 	"math/rand/v2"
+
+	"github.com/foretoken/foretoken/graph"
 )
 
 const msft = "com.microsoft."
@@ -35,6 +37,12 @@ var Fused = join(
 	},
 	of("with a bias", []Operand{F("b=2 3 8"), F("8")}, nil, msft+"BiasGelu", msft+"FastGelu"),
 	[]Case{
+		{Op: "DequantizeLinear", Name: "one scale", In: []Operand{I("2 3", 0, 5, 255, 128, 7, 9).Bytes(graph.Uint8).Fed(), Positive("").Const(), I("", 127).Bytes(graph.Uint8)}},
+		{Op: "DequantizeLinear", Name: "a scale for each column", In: []Operand{I("2 3", 0, 5, -128, 127, 7, -9).Bytes(graph.Int8).Fed(), Positive("3").Const(), I("3", 1, 0, -3).Bytes(graph.Int8)}},
+		{Op: "DequantizeLinear", Name: "in blocks", In: []Operand{I("2 4", 0, 5, 255, 128, 7, 9, 1, 2).Bytes(graph.Uint8), Positive("2 2").Held(), I("2 2", 1, 2, 3, 4).Bytes(graph.Uint8)}, Attrs: attrs{"axis": yes, "block_size": int64(2)}, Opset: 21},
+		{Op: msft + "MatMulNBits", Name: "4 bits, the middle for zero", In: []Operand{F("b=2 20"), nibbles(3, 2, 8), Positive("6").Const()}, Attrs: attrs{"K": int64(20), "N": int64(3), "bits": int64(4), "block_size": int64(16)}},
+		{Op: msft + "MatMulNBits", Name: "4 bits, zero points", In: []Operand{F("b=2 32"), nibbles(3, 2, 8), Positive("6").Const(), nibbles(3)}, Attrs: attrs{"K": int64(32), "N": int64(3), "bits": int64(4), "block_size": int64(16)}},
+		{Op: msft + "MatMulNBits", Name: "8 bits", In: []Operand{F("b=2 32"), nibbles(3, 1, 32), Positive("3").Const()}, Attrs: attrs{"K": int64(32), "N": int64(3), "bits": int64(8), "block_size": int64(32)}},
 		{Op: "PRelu", Name: "a slope for each", In: []Operand{Apart("b=2 3 4", 0), F("3 1")}},
 		{Op: "RMSNormalization", Name: "the last axis", In: []Operand{F("b=2 3 8"), F("8")}, Opset: 23},
 		{Op: "RMSNormalization", Name: "two axes", In: []Operand{F("b=2 3 8"), F("3 8")}, Attrs: attrs{"axis": int64(-2), "epsilon": float32(0.1)}, Opset: 23},
@@ -69,6 +77,17 @@ var Fused = join(
 		{Op: msft + "MultiHeadAttention", Name: "with biases", In: []Operand{F("b=2 3 8"), F("b=2 5 8"), F("b=2 5 8"), F("24")}, Attrs: attrs{"num_heads": int64(4), "scale": float32(0.3)}},
 	},
 )
+
+// nibbles is a constant of bytes that all differ from their neighbours.
+func nibbles(dims ...int64) Operand {
+	values := make([]int64, graph.Count(dims))
+	for i := range values {
+		values[i] = int64(i*37+11) % 256
+	}
+	o := I("", values...).Bytes(graph.Uint8)
+	o.dims, o.free = dims, make([]string, len(dims))
+	return o
+}
 
 // Mask is a bool input of the given extents, true but for the last element of each row.
 func Mask(extents string) Operand {

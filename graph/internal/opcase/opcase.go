@@ -132,6 +132,9 @@ func (o Operand) Fed() Operand { o.isConst = false; return o }
 // Int32 makes integers 32 bits wide.
 func (o Operand) Int32() Operand { o.typ = graph.Int32; return o }
 
+// Bytes makes integers 8 bits wide, with a sign or without.
+func (o Operand) Bytes(t graph.DataType) Operand { o.typ = t; return o }
+
 func normal(r *rand.Rand, n int) []float64 { return draw(n, r.NormFloat64) }
 
 func draw(n int, f func() float64) []float64 {
@@ -220,6 +223,10 @@ func (o Operand) tensor(t graph.DataType, r *rand.Rand) *graph.Tensor {
 		return graph.NewTensor(bits, o.dims...)
 	case o.kind == integers && o.typ == graph.Int32:
 		return graph.NewTensor(convert[int32](o.ints), o.dims...)
+	case o.kind == integers && o.typ == graph.Uint8:
+		return graph.NewTensor(convert[uint8](o.ints), o.dims...)
+	case o.kind == integers && o.typ == graph.Int8:
+		return graph.NewTensor(convert[int8](o.ints), o.dims...)
 	case o.kind == integers:
 		return graph.NewTensor(o.ints, o.dims...)
 	}
@@ -230,7 +237,7 @@ func (o Operand) tensor(t graph.DataType, r *rand.Rand) *graph.Tensor {
 	return graph.NewTensor(single, o.dims...)
 }
 
-func convert[To, From int32 | int64 | float32 | float64](values []From) []To {
+func convert[To, From int8 | uint8 | int32 | int64 | float32 | float64](values []From) []To {
 	out := make([]To, len(values))
 	for i, v := range values {
 		out[i] = To(v)

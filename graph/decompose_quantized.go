@@ -1,0 +1,205 @@
+package graph
+
+import "slices"
+
+// Quantised operators are written out in floats: weights as what they stand for, activations as
+// they were ahead of rounding. So a gradient is that of the dequantised weights, and rounding, whose
+// derivative is zero almost everywhere, is passed straight through.
+
+// real is what quantised v stands for, (v - zero) * scale, and of an activation that was
+// quantised in the graph, what it was before.
+func (b *Builder) real(n *Node, v, scale, zero *Value, axis int) *Value {
+	if d := v.Def; d != nil && d.Op == "QuantizeLinear" {
+		return d.Inputs[0]
+	}
+	return b.Mul(b.shifted(n, v, zero, scale.Type, axis), b.alongOne(n, scale, v, axis))
+}
+
+// shifted is v - zero as floats.
+func (b *Builder) shifted(n *Node, v, zero *Value, t DataType, axis int) *Value {
+	x := b.toFloat(v, t)
+	if zero == nil {
+		return x
+	}
+	return b.Sub(x, b.toFloat(b.alongOne(n, zero, v, axis), t))
+}
+
+func (b *Builder) toFloat(v *Value, t DataType) *Value {
+	if v.Type == t {
+		return v
+	}
+	return b.Op("Cast", Attrs{"to": int64(t)}, v)
+}
+
+// alongOne gives p, one number or one for each element along the axis of v, a shape that is repeated
+// along v's other axes.
+func (b *Builder) alongOne(n *Node, p, v *Value, axis int) *Value {
+	switch {
+	case len(p.Shape) == 0:
+		return p
+	case len(p.Shape) == 1 && p.Shape[0].Is(1):
+		return b.Op("Reshape", nil, p, b.Const(NewTensor([]int64{}, 0)))
+	case len(p.Shape) > 1:
+		fail(n, "scales or zero points of shape %s", p.Shape)
+	}
+	rank := len(v.Shape)
+	if axis < 0 {
+		axis += rank
+	}
+	return b.Op("Unsqueeze", nil, p, b.Ints(slices.DeleteFunc(firstN(rank), func(i int64) bool { return int(i) == axis })...))
+}
+
+func dequantizeLinear(b *Builder, n *Node) []*Value {
+	x, scale, axis := n.Inputs[0], n.Inputs[1], int(n.Int("axis", 1))
+	if size := n.Int("block_size", 0); size > 0 {
+		return []*Value{b.blockwise(n, size)}
+	}
+	return []*Value{b.real(n, x, scale, n.Input(2), axis)}
+}
+
+// blockwise is DequantizeLinear with a scale for each block of elements along its axis.
+func (b *Builder) blockwise(n *Node, size int64) *Value {
+	x, scale := n.Inputs[0], n.Inputs[1]
+	axis := axisOf(n, "axis", 1)
+	dims, ok := x.Shape.Ints()
+	if !ok || dims[axis]%size != 0 {
+		fail(n, "blocks of %d in an operand of %s", size, x.Shape)
+	}
+	blocks := slices.Insert(slices.Clone(dims), axis+1, size)
+	blocks[axis] /= size
+	next := b.Ints(int64(axis + 1))
+	y := b.Op("Reshape", nil, b.toFloat(x, scale.Type), b.Ints(blocks...))
+	if zero := n.Input(2); zero != nil {
+		y = b.Sub(y, b.Op("Unsqueeze", nil, b.toFloat(zero, scale.Type), next))
+	}
+	return b.Op("Reshape", nil, b.Mul(y, b.Op("Unsqueeze", nil, scale, next)), b.Ints(dims...))
+}
+
+// dynamicQuantizeLinear leaves x as it is: with a scale of one and a zero point of zero, what follows
+// multiplies by the weights' scale alone.
+func dynamicQuantizeLinear(b *Builder, n *Node) []*Value {
+	x := n.Inputs[0]
+	return []*Value{x, b.Scalar(1, x), b.Const(NewTensor([]uint8{0}))}
+}
+
+// matMulInteger is (A - a0)(B - b0), with b0 one number or one a column.
+func matMulInteger(b *Builder, n *Node) []*Value {
+	x, w := n.Inputs[0], n.Inputs[1]
+	return []*Value{b.MatMul(b.shifted(n, x, n.Input(2), Float, len(x.Shape)-2), b.shifted(n, w, n.Input(3), Float, len(w.Shape)-1))}
+}
+
+func convInteger(b *Builder, n *Node) []*Value {
+	at := convAttrs(n)
+	return []*Value{b.Op("Conv", at, b.shifted(n, n.Inputs[0], n.Input(2), Float, 1), b.shifted(n, n.Inputs[1], n.Input(3), Float, 0))}
+}
+
+// convAttrs copies what a convolution's node says of its window.
+func convAttrs(n *Node) Attrs {
+	at := Attrs{}
+	for _, name := range []string{"auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"} {
+		if a, ok := n.Attrs[name]; ok {
+			at[name] = a.Value
+		}
+	}
+	return at
+}
+
+// dynamicQuantizeMatMul is com.microsoft DynamicQuantizeMatMul: floats A by quantised B.
+func dynamicQuantizeMatMul(b *Builder, n *Node) []*Value {
+	w := n.Inputs[1]
+	y := b.MatMul(n.Inputs[0], b.real(n, w, n.Inputs[2], n.Input(3), len(w.Shape)-1))
+	return []*Value{b.biased(y, n.Input(4))}
+}
+
+// matMulIntegerToFloat is com.microsoft MatMulIntegerToFloat: both operands quantised, the result not.
+func matMulIntegerToFloat(b *Builder, n *Node) []*Value {
+	x, w := n.Inputs[0], n.Inputs[1]
+	y := b.MatMul(b.real(n, x, n.Inputs[2], n.Input(4), len(x.Shape)-2), b.real(n, w, n.Inputs[3], n.Input(5), len(w.Shape)-1))
+	return []*Value{b.biased(y, n.Input(6))}
+}
+
+func (b *Builder) biased(y, bias *Value) *Value {
+	if bias == nil {
+		return y
+	}
+	return b.Add(y, bias)
+}
+
+// matMulNBits is com.microsoft MatMulNBits: A [...,K] by weights [N,K] of 2, 4 or 8 bits, in blocks along K
+// with a scale and a zero point each.
+func matMulNBits(b *Builder, n *Node) []*Value {
+	if n.Input(4) != nil {
+		fail(n, "columns in another order (g_idx)")
+	}
+	x, scales := n.Inputs[0], n.Inputs[2]
+	k, rows, bits, block := n.Int("K", 0), n.Int("N", 0), n.Int("bits", 4), n.Int("block_size", 0)
+	if k < 1 || rows < 1 || block < 1 || bits != 2 && bits != 4 && bits != 8 {
+		fail(n, "%d bits in blocks of %d, K %d and N %d", bits, block, k, rows)
+	}
+	blocks := (k + block - 1) / block
+	each := func(v *Value) *Value { return b.Op("Reshape", nil, v, b.Ints(rows, blocks, 1)) }
+	q := b.toFloat(b.Op("Reshape", nil, b.unpack(n.Inputs[1], bits), b.Ints(rows, blocks, block)), scales.Type)
+	zero := b.Scalar(float64(int64(1)<<(bits-1)), scales)
+	if z := n.Input(3); z != nil && z.Type.IsFloat() {
+		zero = each(b.toFloat(z, scales.Type))
+	} else if z != nil {
+		all := b.Op("Reshape", nil, b.unpack(z, bits), b.Ints(rows, -1))
+		zero = each(b.toFloat(b.Op("Slice", nil, all, b.Ints(0), b.Ints(blocks), b.Ints(1)), scales.Type))
+	}
+	w := b.Op("Reshape", nil, b.Mul(b.Sub(q, zero), each(scales)), b.Ints(rows, blocks*block))
+	w = b.Op("Slice", nil, w, b.Ints(0), b.Ints(k), b.Ints(1))
+	y := b.MatMul(x, b.toFloat(b.SwapLast(w), x.Type))
+	return []*Value{b.biased(y, n.Input(5))}
+}
+
+// unpack takes bytes apart into numbers of so many bits, the lowest bits first, along a new last axis.
+func (b *Builder) unpack(v *Value, bits int64) *Value {
+	x := b.Op("Cast", Attrs{"to": int64(Int32)}, v)
+	if bits == 8 {
+		return x
+	}
+	base, last := b.Const(scalar(float64(int64(1)<<bits), Int32)), b.Ints(-1)
+	var parts []*Value
+	for range 8 / bits {
+		parts = append(parts, b.Op("Unsqueeze", nil, b.Op("Mod", nil, x, base), last))
+		x = b.Div(x, base)
+	}
+	return b.Op("Concat", Attrs{"axis": int64(-1)}, parts...)
+}
+
+// qLinear reads operand i of an operator that takes each as value, scale and zero point.
+func (b *Builder) qLinear(n *Node, i, axis int) *Value {
+	return b.real(n, n.Inputs[i], n.Inputs[i+1], n.Input(i+2), axis)
+}
+
+// requantized is y in the units of the scale and zero point at i, unrounded.
+func (b *Builder) requantized(n *Node, y *Value, i int) []*Value {
+	scale := n.Inputs[i]
+	y = b.Div(y, b.alongOne(n, scale, y, 1))
+	if zero := n.Input(i + 1); zero != nil {
+		y = b.Add(y, b.toFloat(b.alongOne(n, zero, y, 1), scale.Type))
+	}
+	return []*Value{y}
+}
+
+func qLinearMatMul(b *Builder, n *Node) []*Value {
+	x, w := n.Inputs[0], n.Inputs[3]
+	return b.requantized(n, b.MatMul(b.qLinear(n, 0, len(x.Shape)-2), b.qLinear(n, 3, len(w.Shape)-1)), 6)
+}
+
+// qLinearConv has a bias in units of both scales' product.
+func qLinearConv(b *Builder, n *Node) []*Value {
+	y := b.Op("Conv", convAttrs(n), b.qLinear(n, 0, 1), b.qLinear(n, 3, 0))
+	if bias := n.Input(8); bias != nil {
+		unit := b.Mul(n.Inputs[1], n.Inputs[4])
+		y = b.Add(y, b.perChannel(b.Mul(b.toFloat(bias, unit.Type), unit), y))
+	}
+	return b.requantized(n, y, 6)
+}
+
+// qLinearBinary is com.microsoft QLinearAdd and QLinearMul.
+func qLinearBinary(op string) func(b *Builder, n *Node) []*Value {
+	return func(b *Builder, n *Node) []*Value {
+		return b.requantized(n, b.Op(op, nil, b.qLinear(n, 0, 1), b.qLinear(n, 3, 1)), 6)
+	}
+}
