@@ -10,7 +10,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 export FORETOKEN_S3_BIN ?= $(CURDIR)/bin/foretoken-s3
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: build setup demo test lint unit browser fuzz reference bench report clean
+.PHONY: build setup demo test lint unit browser fuzz reference exports bench report clean
 
 build: ## both binaries: the service and its embedded S3
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/foretoken ./cmd/foretoken
@@ -52,6 +52,11 @@ reference: setup ## PyTorch follows the tuning of the tests; for bench/reference
 	mkdir -p .cache/trajectory
 	FORETOKEN_TRAJECTORY_OUT=$(CURDIR)/.cache/trajectory go test -count 1 ./tuning -run '^TestTrajectory$$'
 	.cache/reference/bin/python bench/reference/trajectory.py starter/bundle .cache/trajectory tuning/testdata/trajectory
+
+exports: setup ## many exporters' graphs with PyTorch's gradients, from bench/reference/exporters.txt, through the fixtures' test
+	test -d .cache/exporters || (python3 -m venv .cache/exporters && .cache/exporters/bin/pip install -q -r bench/reference/exporters.txt)
+	.cache/exporters/bin/python bench/reference/exporters.py .cache/exports 2>.cache/exports.log
+	FORETOKEN_FIXTURES=$(CURDIR)/.cache/exports go test -count 1 ./graph/fixtures -run Fixtures
 
 bench: setup build ## hot paths, and a step of tuning beside PyTorch; writes docs/benchmarks.md
 	bench/run.sh

@@ -113,7 +113,7 @@ func (b *Builder) try(n *Node, rewrite func(*Builder, *Node) []*Value) (err erro
 // become makes out, which n defined, the output that a new node defines as v; the new nodes
 // begin at from.
 func (b *Builder) become(n *Node, out, v *Value, from int) {
-	if v.Def == nil || slices.Contains(n.Inputs, v) {
+	if !slices.Contains(b.g.Nodes[from:], v.Def) { // it was there before
 		v = b.Op("Identity", nil, v)
 	}
 	if ds, ok := b.in.contents[v]; ok {

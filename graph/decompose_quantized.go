@@ -1,6 +1,9 @@
 package graph
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+)
 
 // Quantised operators are written out in floats: weights as what they stand for, activations as
 // they were ahead of rounding. So a gradient is that of the dequantised weights, and rounding, whose
@@ -54,7 +57,66 @@ func dequantizeLinear(b *Builder, n *Node) []*Value {
 	if size := n.Int("block_size", 0); size > 0 {
 		return []*Value{b.blockwise(n, size)}
 	}
+	if rows := b.dequantizedRows(n); rows != nil {
+		return []*Value{rows}
+	}
 	return []*Value{b.real(n, x, scale, n.Input(2), axis)}
+}
+
+// dequantizedRows takes rows of a quantised table out of the table in floats, where n dequantises
+// what a Gather took out of it: token tables are looked for as tables of floats.
+func (b *Builder) dequantizedRows(n *Node) *Value {
+	d := n.Inputs[0].Def
+	if d == nil || d.Op != "Gather" || !d.Inputs[0].IsConst() || axisOf(d, "axis", 0) != 0 || len(d.Inputs[0].Shape) != 2 {
+		return nil
+	}
+	scale, zero := n.Inputs[1], n.Input(2)
+	if !scale.IsConst() || scale.Const.Len() != 1 || zero != nil && (!zero.IsConst() || zero.Const.Len() != 1) {
+		return nil
+	}
+	table, err := dequantized(d.Inputs[0].Const, scale.Const, zero)
+	if err != nil {
+		fail(n, "its table: %w", err)
+	}
+	return b.Op("Gather", nil, b.Const(table), d.Inputs[1])
+}
+
+// dequantized is (codes - zero) * scale in memory.
+func dequantized(codes, scale *Tensor, zero *Value) (*Tensor, error) {
+	by, err := Float32s(scale)
+	if err != nil {
+		return nil, err
+	}
+	signed := codes.Type == Int8
+	read := func(t *Tensor) ([]byte, error) {
+		if t.Type != Int8 && t.Type != Uint8 {
+			return nil, fmt.Errorf("elements of type %s", t.Type)
+		}
+		return t.Bytes()
+	}
+	number := func(c byte) float32 {
+		if signed {
+			return float32(int8(c))
+		}
+		return float32(c)
+	}
+	shift := float32(0)
+	if zero != nil {
+		z, err := read(zero.Const)
+		if err != nil {
+			return nil, err
+		}
+		shift = number(z[0])
+	}
+	raw, err := read(codes)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]float32, len(raw))
+	for i, c := range raw {
+		out[i] = (number(c) - shift) * by[0]
+	}
+	return NewTensor(out, codes.Dims...), nil
 }
 
 // blockwise is DequantizeLinear with a scale for each block of elements along its axis.

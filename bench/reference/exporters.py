@@ -2,7 +2,9 @@
 
 Usage: exporters.py OUT [NAME...]     NAME: a part of the folders' names
 Every model is tried with both of torch's exporters at several opsets, eager and sdpa attention, dynamic and static batches, and
-some after ONNX Runtime's optimizers, in fp16 or quantised. What an exporter refuses is reported and left out.
+some after ONNX Runtime's optimizers, in fp16 or quantised. What an exporter refuses is reported and left out. The reference of a
+quantised model is PyTorch on its dequantised weights, with activations as they are; meta.json tells the cosine between its
+gradient and the full model's.
 """
 import contextlib
 import json
@@ -442,6 +444,13 @@ AFTERWARDS = {  # name -> (model, exporter, opset, what is done to the file)
     "fp16_clip_vision": ("clip_vision", TS, 17, "fp16"),
     "fp16_clip_text": ("clip_text", TS, 17, "fp16"),
     "fp16_siglip_vision": ("siglip_vision", DY, 18, "fp16"),
+    "int8_clip_vision": ("clip_vision", TS, 17, "int8"),
+    "int8_clip_vision_channels": ("clip_vision", DY, 18, "int8 channels"),
+    "int8_clip_text": ("clip_text", TS, 17, "int8"),
+    "int8_sentence_encoder": ("sentence_encoder", TS, 17, "int8"),
+    "qdq_clip_vision": ("clip_vision", TS, 17, "qdq"),
+    "q4_clip_vision": ("clip_vision", TS, 17, "q4"),
+    "q4_clip_text": ("clip_text", DY, 18, "q4 asymmetric"),
 }
 
 
@@ -474,6 +483,80 @@ def optimize(path, how):
     optimizer.optimize_model(str(path), model_type=how, num_heads=HEADS, hidden_size=WIDTH, opt_level=0).save_model_to_file(str(path))
 
 
+def quantize(path, how, case):
+    """Quantises the file in place; returns what each of its weights was, by value, and what it now stands for."""
+    import onnx
+    from onnx.numpy_helper import to_array
+    from onnxruntime import quantization as q
+    full = {i.name: to_array(i) for i in onnx.load(path).graph.initializer}
+    kind, *more = how.split()
+    if kind == "int8":
+        q.quantize_dynamic(str(path), str(path), per_channel="channels" in more, weight_type=q.QuantType.QInt8 if more else q.QuantType.QUInt8)
+    elif kind == "qdq":
+        class Batches(q.CalibrationDataReader):
+            left = [{n: x.numpy() for n, x in case.inputs.items()}]
+
+            def get_next(self):
+                return self.left.pop() if self.left else None
+        q.quantize_static(str(path), str(path), Batches(), quant_format=q.QuantFormat.QDQ, per_channel=True)
+    else:
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+        quantizer = MatMulNBitsQuantizer(onnx.load(path), block_size=16, is_symmetric=not more)
+        quantizer.process()
+        quantizer.model.save_model_to_file(str(path))
+    model = onnx.load(path).graph
+    now = {i.name: to_array(i) for i in model.initializer}
+    pairs = []
+    for node in model.node:
+        if node.op_type == "MatMulNBits":
+            at = {a.name: a.i for a in node.attribute}
+            name = next(n for n in full if node.input[1].startswith(n + "_Q4"))
+            packed, scales = now[node.input[1]], now[node.input[2]].reshape(at["N"], -1, 1)
+            codes = np.stack([packed & 15, packed >> 4], -1).reshape(at["N"], -1, at["block_size"]).astype("f4")
+            zero = 8.0
+            if len(node.input) > 3 and node.input[3]:
+                z = now[node.input[3]].reshape(at["N"], -1)
+                zero = np.stack([z & 15, z >> 4], -1).reshape(at["N"], -1)[:, : scales.shape[1], None].astype("f4")
+            pairs.append((full[name], ((codes - zero) * scales).reshape(at["N"], -1)[:, : at["K"]].T))
+    for name, codes in now.items():
+        base = name.removesuffix("_quantized")
+        if base.removesuffix("_Transposed") in full:
+            full[base] = full[base.removesuffix("_Transposed")] if base in full else full[base.removesuffix("_Transposed")].T
+        if base == name or base not in full:
+            continue
+        scale, zero = now[base + ("_scale" if base + "_scale" in now else "_quantized_scale")], now.get(base + "_zero_point", now.get(base + "_quantized_zero_point", np.zeros(1)))
+        scale, zero = np.asarray(scale, "f4"), np.asarray(zero, "f4")
+        if scale.size > 1:  # by the axis of its length
+            axis = next(a for a in reversed(range(codes.ndim)) if codes.shape[a] == scale.size) if codes.ndim == 2 else 0
+            shape = [1] * codes.ndim
+            shape[axis] = -1
+            scale, zero = scale.reshape(shape), zero.reshape(shape) if zero.size > 1 else zero
+        pairs.append((full[base], (codes.astype("f4") - zero) * scale))
+    return pairs
+
+
+def replace_weights(model, pairs):
+    """Puts what stands for each weight into the parameter that it was exported from."""
+    for was, now in pairs:
+        hit = 0
+        for p in model.parameters():
+            for turn in (lambda x: x, lambda x: x.T):
+                if hit == 0 and p.ndim <= 2 and turn(p.detach().numpy()).shape == was.shape and np.array_equal(turn(p.detach().numpy()), was) or p.ndim > 2 and p.shape == was.shape and np.array_equal(p.detach().numpy(), was):
+                    p.data.copy_(torch.from_numpy(np.ascontiguousarray(turn(now))))
+                    hit += 1
+        assert hit, f"no parameter for a weight of shape {was.shape}"
+
+
+def strip(path):
+    """Takes out what the exporter notes of this machine: paths and source lines."""
+    import onnx
+    model = onnx.load(path)
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    onnx.save(model, path)
+
+
 def main(out, wanted):
     out = pathlib.Path(out)
     jobs = [(f"{n}_{e}_op{o}", n, e, o, None) for n, (_, variants) in MODELS.items() for e, o in variants]
@@ -485,18 +568,28 @@ def main(out, wanted):
         try:
             case = MODELS[model][0]()
             folder.mkdir(parents=True, exist_ok=True)
-            inputs, found = case.reference()
             for p in case.model.parameters():
-                p.grad = None
                 p.requires_grad_(False)
+            seen, more = torch.random.get_rng_state(), {}
+            inputs, found = case.reference()
             with torch.no_grad(), contextlib.redirect_stdout(sys.stderr):
                 export(case, folder / "model.onnx", exporter, opset, "static" in model)
-                if how:
+                if how and how.split()[0] in ("int8", "qdq", "q4"):
+                    pairs = quantize(folder / "model.onnx", how, case)
+                    replace_weights(case.model, pairs)
+                    more["quantized"] = True
+                elif how:
                     optimize(folder / "model.onnx", how)
+            strip(folder / "model.onnx")
+            if more:
+                torch.random.set_rng_state(seen)
+                full, (inputs, found) = found, case.reference()
+                which = next(n for n in ("grad_prompts_deep", "grad_context") if n in found)
+                more["cosine_to_full"] = round(nn.functional.cosine_similarity(full[which].flatten(), found[which].flatten(), 0).item(), 4)
             plain = lambda d: {k: v.detach().numpy() for k, v in d.items()}
             np.savez(folder / "inputs.npz", **plain(case.inputs), **plain(inputs))
             np.savez(folder / "gradients.npz", **plain(found))
-            (folder / "meta.json").write_text(json.dumps({"kind": case.kind, "output": case.out, **case.meta(), "note": f"{model}, {exporter}, opset {opset}, {how or 'as exported'}"}, indent=1))
+            (folder / "meta.json").write_text(json.dumps({"kind": case.kind, "output": case.out, **case.meta(), **more, "note": f"{model}, {exporter}, opset {opset}, {how or 'as exported'}"}, indent=1))
             print("made", name, flush=True)
         except Exception as e:
             print("LEFT OUT", name, type(e).__name__, str(e).strip().split("\n")[0][:150], flush=True)
