@@ -30,10 +30,11 @@ func Load(path string) (*Graph, error) {
 	if err != nil {
 		return nil, err
 	}
-	model, err := os.ReadFile(abs)
+	model, unmap, err := mapFile(abs)
 	if err != nil {
 		return nil, errs.New(errs.NotFound, "model: %w", err)
 	}
+	defer unmap()
 	g, err := (&loader{file: abs, dir: filepath.Dir(abs)}).load(model)
 	if err != nil {
 		return nil, errs.New(errs.Or(err, errs.Invalid), "model %s: %w", path, err)
@@ -66,12 +67,14 @@ type loader struct {
 	// counts of what has been read so far, held against the limits
 	nodes, tensors, attrs int
 
-	local map[string]bool // names of the model's local functions
+	functions map[string]*function // the model's local functions by key
+	calls     int                  // functions inlined so far
+	call      *call                // the one being inlined; nil outside
 }
 
 func (l *loader) load(model []byte) (*Graph, error) {
 	g := &Graph{Opset: map[string]int64{}, Dir: l.dir, Metadata: map[string]string{}}
-	l.local = map[string]bool{}
+	l.functions = map[string]*function{}
 	var body *field
 	err := fields(model, 0, func(f field) error {
 		switch f.Num {
@@ -90,11 +93,14 @@ func (l *loader) load(model []byte) (*Graph, error) {
 			g.Metadata[k] = v
 			return err
 		case 25:
-			return l.function(f)
+			return l.readFunction(f)
 		}
 		return nil
 	})
 	if err != nil {
+		return nil, err
+	}
+	if err := l.checkFunctions(g); err != nil {
 		return nil, err
 	}
 	if body == nil {
@@ -111,9 +117,13 @@ func (l *loader) load(model []byte) (*Graph, error) {
 }
 
 func (l *loader) opset(g *Graph, f field) error {
-	var domain string
-	var version int64
-	err := fields(f.Bytes, f.Offset, func(f field) error {
+	domain, version, err := opsetID(f)
+	g.Opset[domain] = version
+	return err
+}
+
+func opsetID(f field) (domain string, version int64, err error) {
+	err = fields(f.Bytes, f.Offset, func(f field) error {
 		switch f.Num {
 		case 1:
 			domain = string(f.Bytes)
@@ -122,23 +132,14 @@ func (l *loader) opset(g *Graph, f field) error {
 		}
 		return nil
 	})
-	g.Opset[cleanDomain(domain)] = version
-	return err
-}
-
-func (l *loader) function(f field) error {
-	return fields(f.Bytes, f.Offset, func(f field) error {
-		if f.Num == 1 {
-			l.local[string(f.Bytes)] = true
-		}
-		return nil
-	})
+	return cleanDomain(domain), version, err
 }
 
 // scope resolves the names of a graph and of the graphs around it.
 type scope struct {
-	own   map[string]*Value
-	outer *scope
+	own    map[string]*Value
+	outer  *scope
+	prefix string // of the names that values get, within a function's body
 }
 
 func (s *scope) find(name string) *Value {
@@ -240,7 +241,7 @@ func (l *loader) node(g *Graph, f field, values *scope) error {
 	n := &Node{Attrs: map[string]Attr{}}
 	var outputs []string
 	var attrs []field
-	var unknown string
+	var unknown, overload string
 	err := fields(f.Bytes, f.Offset, func(f field) error {
 		switch f.Num {
 		case 1:
@@ -261,6 +262,8 @@ func (l *loader) node(g *Graph, f field, values *scope) error {
 			attrs = append(attrs, f)
 		case 7:
 			n.Domain = cleanDomain(string(f.Bytes))
+		case 8:
+			overload = string(f.Bytes)
 		}
 		return nil
 	})
@@ -270,9 +273,6 @@ func (l *loader) node(g *Graph, f field, values *scope) error {
 	if unknown != "" {
 		return fmt.Errorf("node %q (%s): input %q is defined nowhere before it", n.Name, n.Op, unknown)
 	}
-	if n.Domain != "" && l.local[n.Op] {
-		return errs.New(errs.Unsupported, "node %q calls the local function %s.%s; export without functions", n.Name, n.Domain, n.Op)
-	}
 	if l.attrs += len(attrs); l.attrs > maxAttrs {
 		return errs.New(errs.TooLarge, "more than %d attributes", maxAttrs)
 	}
@@ -280,6 +280,9 @@ func (l *loader) node(g *Graph, f field, values *scope) error {
 		if err := l.attr(g, n, a, values); err != nil {
 			return fmt.Errorf("node %q (%s): %w", n.Name, n.Op, err)
 		}
+	}
+	if f := l.functions[functionKey(n.Domain, n.Op, overload)]; f != nil {
+		return l.inline(g, n, f, outputs, values)
 	}
 	return define(g, n, outputs, values)
 }
@@ -291,7 +294,7 @@ func define(g *Graph, n *Node, outputs []string, values *scope) error {
 		if err != nil || len(outputs) != 1 {
 			return fmt.Errorf("constant %q: %w", n.Name, err)
 		}
-		values.own[outputs[0]] = &Value{Name: outputs[0], Type: t.Type, Shape: known(t.Dims), Const: t}
+		values.own[outputs[0]] = &Value{Name: values.prefix + outputs[0], Type: t.Type, Shape: known(t.Dims), Const: t}
 		return nil
 	}
 	for _, name := range outputs {
@@ -302,7 +305,7 @@ func define(g *Graph, n *Node, outputs []string, values *scope) error {
 		if old := values.own[name]; old != nil && (old.Def != nil || old.Const == nil) {
 			return fmt.Errorf("node %q (%s): output %q is defined twice", n.Name, n.Op, name)
 		}
-		v := &Value{Name: name, Def: n}
+		v := &Value{Name: values.prefix + name, Def: n}
 		values.own[name] = v
 		n.Outputs = append(n.Outputs, v)
 	}
@@ -331,7 +334,7 @@ func constantTensor(n *Node) (*Tensor, error) {
 }
 
 func (l *loader) attr(g *Graph, n *Node, f field, values *scope) error {
-	var name string
+	var name, refers string
 	var a any
 	var ints []int64
 	var floats []float32
@@ -363,11 +366,19 @@ func (l *loader) attr(g *Graph, n *Node, f field, values *scope) error {
 			strs = append(strs, string(f.Bytes))
 		case 20:
 			kind = f.Varint
+		case 21:
+			refers = string(f.Bytes)
 		}
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("attribute %q: %w", name, err)
+	}
+	if refers != "" {
+		if given, ok := l.call.attr(refers); ok {
+			n.Attrs[name] = given
+		}
+		return nil
 	}
 	n.Attrs[name] = Attr{attrValue(kind, a, ints, floats, strs)}
 	return nil
