@@ -10,7 +10,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 export FORETOKEN_S3_BIN ?= $(CURDIR)/bin/foretoken-s3
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: build setup demo test lint unit browser fuzz reference exports bench report clean
+.PHONY: build setup demo test lint unit browser clients fuzz reference exports bench report clean
 
 build: ## both binaries: the service and its embedded S3
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/foretoken ./cmd/foretoken
@@ -22,7 +22,7 @@ setup: ## ONNX Runtime's shared library, from an ordinary package, into .cache/o
 demo: setup build ## real images, a tuned prompt, an HTTP answer
 	bin/foretoken demo
 
-test: setup build browser lint unit ## everything that has to pass
+test: setup build browser clients lint unit ## everything that has to pass
 
 lint: ## format, vet, static checks, known vulnerabilities
 	@bad=$$(go run $(GOFUMPT) -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); \
@@ -39,6 +39,9 @@ unit: ## all tests under the race detector, the nested module's too
 
 browser: ## Chromium for the page's test, where this machine lets us install it
 	scripts/setup-browser.sh
+
+clients: ## OpenAI's clients for Python and Node, where this machine has both languages
+	scripts/setup-clients.sh
 
 # A fuzz target runs alone and for as long as FUZZTIME says; what it finds goes into its testdata.
 FUZZTIME ?= 10m

@@ -134,7 +134,6 @@ def main(work, steps):
         if step % 100 == 0:
             elapsed = time.time() - begin
             print(f"step {step} {elapsed:.0f}s cosine {mean[0]:.3f} nearest of {len(bank)} {mean[1]:.3f} {step * BATCH / elapsed:.0f}/s", flush=True)
-            torch.save(model.state_dict(), f"{work}/text.pt")
     torch.save(model.state_dict(), f"{work}/text.pt")
 
 

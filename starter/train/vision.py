@@ -198,7 +198,6 @@ def main(work, steps):
         if step % 50 == 0:
             elapsed = time.time() - begin
             print(f"step {step} {elapsed:.0f}s loss {average[0]:.3f} drawings {average[1]:.3f} imagined {average[2]:.3f} reading {average[3]:.3f} scale {scale.item():.1f} {step * BATCH / elapsed:.0f}/s", flush=True)
-            save(running, scale, work)
     save(running, scale, work)
 
 
