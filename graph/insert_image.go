@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/foretoken/foretoken/internal/errs"
 )
@@ -252,7 +253,7 @@ func sliceStart(n *Node) (int64, bool) {
 // findTokenAxis puts one prompt in on trial, which shows whether the graph can take prompts
 // at all, and which axis of the blocks carries the tokens.
 func (t *ImageTower) findTokenAxis() error {
-	_, to, err := t.withShallow(1, false)
+	_, to, err := t.withShallow(1, shared)
 	if err != nil {
 		return err
 	}
@@ -272,14 +273,14 @@ func (t *ImageTower) findTokenAxis() error {
 
 // withShallow puts k prompts behind the class tokens of a copy of the graph and repairs what
 // follows. The copy's shapes are left in terms of [tokenSymbol].
-func (t *ImageTower) withShallow(k int64, perRow bool) (*surgery, map[*Value]*Value, error) {
+func (t *ImageTower) withShallow(k int64, of owner) (*surgery, map[*Value]*Value, error) {
 	g, to := t.Graph.CloneMap()
 	old := map[*Value]Shape{}
 	for v, c := range to {
 		old[c] = v.Shape
 	}
 	s := newSurgery(g, to[t.Insert])
-	prompt := s.prompt(PromptName("visual", 0), k, int64(t.Width), perRow)
+	prompt := s.prompt(PromptName("visual", 0), k, int64(t.Width), of)
 	tokens := s.splice(to[t.Insert], 1, int64(t.ClassTokens), 0, prompt)
 	r := &growth{
 		in: newInference(g), tokens: tokens, axis: 1, at: int64(t.ClassTokens), was: int64(t.Tokens), now: int64(t.Tokens) + k,
@@ -295,6 +296,9 @@ type ImagePromptOptions struct {
 	Depth int
 	// PerRow makes the prompts [batch,K,D]; otherwise they are [1,K,D], for all rows.
 	PerRow bool
+	// Bank makes the prompts [prompts,K,D]; the input "visual_index", int64 [batch], says which
+	// of them each row gets.
+	Bank bool
 	// FromTokens makes the graph start at an input "tokens" [batch,N,D], which
 	// [ImageTower.Upstream] computes, in place of the pixels.
 	FromTokens bool
@@ -308,13 +312,17 @@ func (t *ImageTower) WithPrompts(o ImagePromptOptions) (g *Graph, err error) {
 	if o.Tokens < 1 || o.Depth < 1 || o.Depth > len(t.Blocks) {
 		return nil, errs.New(errs.Invalid, "%d visual prompts to depth %d: 1 or more, and depth 1 to %d, are possible", o.Tokens, o.Depth, len(t.Blocks))
 	}
+	of, err := ownerOf(o.PerRow, o.Bank)
+	if err != nil {
+		return nil, err
+	}
 	c, k := int64(t.ClassTokens), int64(o.Tokens)
-	s, to, err := t.withShallow(k, o.PerRow)
+	s, to, err := t.withShallow(k, of)
 	if err != nil {
 		return nil, err
 	}
 	for i := 1; i < o.Depth; i++ {
-		p := s.prompt(PromptName("visual", i), k, int64(t.Width), o.PerRow)
+		p := s.prompt(PromptName("visual", i), k, int64(t.Width), of)
 		if t.TokenAxis == 0 {
 			p = s.op("Transpose", map[string]Attr{"perm": {[]int64{1, 0, 2}}}, p)
 		}
@@ -357,10 +365,33 @@ type surgery struct {
 	at   int    // where the next node goes
 	// lookups are the nodes that read the batch's size off like; they keep reading it.
 	lookups map[*Node]bool
+	// indexes are the inputs that pick each row's prompt from a bank, by the prompts' kind.
+	indexes map[string]*Value
+}
+
+// owner says whose a prompt is.
+type owner int
+
+const (
+	shared owner = iota // one for all rows of a batch
+	perRow              // each row has its own
+	bank                // each row names one of a bank's
+)
+
+func ownerOf(row, banked bool) (owner, error) {
+	switch {
+	case row && banked:
+		return shared, errs.New(errs.Invalid, "prompts are for each row, or in a bank that rows choose from: not both")
+	case row:
+		return perRow, nil
+	case banked:
+		return bank, nil
+	}
+	return shared, nil
 }
 
 func newSurgery(g *Graph, like *Value) *surgery {
-	return &surgery{g: g, like: like, lookups: map[*Node]bool{}}
+	return &surgery{g: g, like: like, lookups: map[*Node]bool{}, indexes: map[string]*Value{}}
 }
 
 // op inserts a node at the present place.
@@ -375,24 +406,45 @@ func (s *surgery) op(op string, attrs map[string]Attr, inputs ...*Value) *Value 
 
 func (s *surgery) ints(n ...int64) *Value { return s.g.constant("const", NewTensor(n, int64(len(n)))) }
 
-// prompt adds a prompt input [1,K,D], repeated over the batch, or [batch,K,D].
-func (s *surgery) prompt(name string, k, width int64, perRow bool) *Value {
-	batch := Known(1)
-	if perRow {
-		batch = s.like.Shape[0]
-	}
-	s.g.freeName(name)
-	in := &Value{Name: name, Type: Float, Shape: Shape{batch, Known(k), Known(width)}}
-	s.g.Inputs = append(s.g.Inputs, in)
+// prompt adds a prompt input and gives it a row for each of the batch: [batch,K,D] from
+// [1,K,D], [batch,K,D] or a bank [prompts,K,D].
+func (s *surgery) prompt(name string, k, width int64, of owner) *Value {
+	rows := map[owner]Dim{shared: Known(1), perRow: s.like.Shape[0], bank: Sym("prompts")}[of]
+	in := s.input(name, Float, Shape{rows, Known(k), Known(width)})
 	s.at = s.g.position(s.like) + 1
 	in = s.cast(in, s.like.Type)
-	if perRow {
+	switch of {
+	case perRow:
 		return in
+	case bank:
+		kind, _, _ := strings.Cut(name, ".")
+		return s.op("Gather", map[string]Attr{"axis": {int64(0)}}, in, s.index(kind))
 	}
+	target := s.op("Concat", map[string]Attr{"axis": {int64(0)}}, s.batch(), s.ints(1, 1))
+	return s.op("Expand", nil, in, target)
+}
+
+// input adds a graph input.
+func (s *surgery) input(name string, t DataType, shape Shape) *Value {
+	s.g.freeName(name)
+	in := &Value{Name: name, Type: t, Shape: shape}
+	s.g.Inputs = append(s.g.Inputs, in)
+	return in
+}
+
+// index is the input that says which prompt of a bank each row gets: int64 [batch].
+func (s *surgery) index(kind string) *Value {
+	if s.indexes[kind] == nil {
+		s.indexes[kind] = s.input(kind+"_index", Int64, Shape{s.like.Shape[0]})
+	}
+	return s.indexes[kind]
+}
+
+// batch is the number of rows: [1].
+func (s *surgery) batch() *Value {
 	rows := s.op("Shape", map[string]Attr{"start": {int64(0)}, "end": {int64(1)}}, s.like)
 	s.lookups[rows.Def] = true
-	target := s.op("Concat", map[string]Attr{"axis": {int64(0)}}, rows, s.ints(1, 1))
-	return s.op("Expand", nil, in, target)
+	return rows
 }
 
 // cast brings v to an element type: prompts are floats outside, whatever a graph computes in.

@@ -182,6 +182,9 @@ type ContextOptions struct {
 	Depth int
 	// PerRow makes the context [batch,M,D]; otherwise it is [1,M,D], for all rows.
 	PerRow bool
+	// Bank makes the context [prompts,M,D]; the input "context_index", int64 [batch], says which
+	// of them each row gets.
+	Bank bool
 }
 
 // WithContext returns a graph with the inputs "context.0" .. "context.{Depth-1}". The first
@@ -196,12 +199,16 @@ func (t *TextTower) WithContext(o ContextOptions) (_ *Graph, err error) {
 	if t.Window > 0 && o.Start+o.Tokens+1 > t.Window {
 		return nil, errs.New(errs.Invalid, "%d context tokens from position %d do not fit the text window of %d", o.Tokens, o.Start, t.Window)
 	}
+	of, err := ownerOf(o.PerRow, o.Bank)
+	if err != nil {
+		return nil, err
+	}
 	g, to := t.Graph.CloneMap()
 	embedding, start, m := to[t.Embedding], int64(o.Start), int64(o.Tokens)
 	s := newSurgery(g, embedding)
-	s.splice(embedding, 1, start, m, s.prompt("context.0", m, int64(t.Width), o.PerRow))
+	s.splice(embedding, 1, start, m, s.prompt("context.0", m, int64(t.Width), of))
 	for i := 1; i < o.Depth; i++ {
-		p := s.prompt(PromptName("context", i), m, int64(t.Width), o.PerRow)
+		p := s.prompt(PromptName("context", i), m, int64(t.Width), of)
 		if t.TokenAxis == 0 {
 			p = s.op("Transpose", map[string]Attr{"perm": {[]int64{1, 0, 2}}}, p)
 		}
