@@ -31,9 +31,11 @@ func canonicalize(g *Graph) (err error) {
 		return err
 	}
 	g.Opset[""] = max(from, canonicalOpset)
+	g.dropIdentities()
 	if err := decompose(g); err != nil {
 		return err
 	}
+	g.dropIdentities()
 	used := map[string]bool{"": true}
 	for _, n := range g.Nodes {
 		used[n.Domain] = true

@@ -5,11 +5,22 @@ import (
 	"slices"
 )
 
+// maxFolds is how often branches are looked for again after some were put in place of their If:
+// a condition may depend on a shape that only follows once operators in a branch are written out.
+const maxFolds = 16
+
 // Fold infers shapes and turns shape arithmetic into constants: integer values whose
 // contents are known become constants, and Reshape targets with one extent that a run
-// decides become constant targets. Nodes that nothing reads any more are dropped.
+// decides become constant targets. An If whose condition is the same in every run is replaced
+// by its branch; other control flow stays. Nodes that nothing reads any more are dropped.
 func (g *Graph) Fold() (err error) {
 	defer recoverBail(&err)
+	for i := 0; i < maxFolds && g.foldBranches(); i++ {
+		g.dropIdentities()
+		if err := decompose(g); err != nil {
+			return err
+		}
+	}
 	in, err := g.infer()
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"slices"
 )
 
 // maxContents is how many elements an integer tensor may have for its contents to be
@@ -54,6 +55,10 @@ func (in *inference) node(n *Node) {
 			in.forget(v)
 		}
 	}
+	if isIf(n) {
+		in.choice(n)
+		return
+	}
 	r, ok := table[key(n)]
 	if !ok {
 		return
@@ -67,6 +72,41 @@ func (in *inference) node(n *Node) {
 	}
 	r.shape(&ctx{in: in, n: n})
 	in.follow(n)
+}
+
+// choice infers an If: of its outputs, what holds in both branches. A branch may hold nodes that
+// don't fit the shapes at hand, as it is not taken then; what follows from them stays unknown.
+func (in *inference) choice(n *Node) {
+	branches := n.graphs()
+	for _, b := range branches {
+		for _, m := range b.Nodes {
+			in.attempt(m)
+		}
+	}
+	in.free = 0
+	for i, v := range n.Outputs {
+		if v == nil || len(branches) != 2 || i >= len(branches[0].Outputs) || i >= len(branches[1].Outputs) {
+			continue
+		}
+		a, b := branches[0].Outputs[i], branches[1].Outputs[i]
+		if a.Type == b.Type {
+			v.Type = a.Type
+		}
+		if a.Shape != nil && len(a.Shape) == len(b.Shape) {
+			v.Shape = slices.Clone(a.Shape)
+			for axis, d := range b.Shape {
+				if !d.Equal(a.Shape[axis]) {
+					v.Shape[axis] = in.symbol(n)
+				}
+			}
+		}
+	}
+}
+
+func (in *inference) attempt(n *Node) {
+	var err error
+	defer recoverBail(&err)
+	in.node(n)
 }
 
 // forget drops what was known of v's elements.
@@ -94,7 +134,8 @@ func (in *inference) hold(v *Value, ds []Dim) {
 // symbol returns a dim of which nothing is known.
 func (in *inference) symbol(n *Node) Dim {
 	in.free++
-	return Sym(fmt.Sprintf("%s#%d", n.Outputs[0].Name, in.free))
+	named := slices.IndexFunc(n.Outputs, func(v *Value) bool { return v != nil })
+	return Sym(fmt.Sprintf("%s#%d", nameOf(n.Output(named)), in.free))
 }
 
 // ints returns the contents of a small integer or bool tensor.

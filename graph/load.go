@@ -375,7 +375,11 @@ func (l *loader) attr(g *Graph, n *Node, f field, values *scope) error {
 		return fmt.Errorf("attribute %q: %w", name, err)
 	}
 	if refers != "" {
-		if given, ok := l.call.attr(refers); ok {
+		given, ok := l.call.attr(refers)
+		if _, inner := given.Value.(*Graph); inner {
+			return errs.New(errs.Unsupported, "attribute %q is a graph that the function's caller gives", name)
+		}
+		if ok {
 			n.Attrs[name] = given
 		}
 		return nil

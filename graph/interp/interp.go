@@ -64,8 +64,41 @@ func lookup(v *graph.Value, env map[*graph.Value]Array) (Array, error) {
 	return a, nil
 }
 
+// choose evaluates an If by the branch that its condition takes.
+func choose(n *graph.Node, env map[*graph.Value]Array) error {
+	condition, err := lookup(n.Inputs[0], env)
+	if err != nil {
+		return err
+	}
+	name := "else_branch"
+	if condition.Data[0] != 0 {
+		name = "then_branch"
+	}
+	branch, ok := n.Attrs[name].Value.(*graph.Graph)
+	if !ok {
+		return errs.New(errs.Invalid, "it has no %s", name)
+	}
+	for _, m := range branch.Nodes {
+		if err := step(m, env); err != nil {
+			return fmt.Errorf("node %q (%s): %w", m.Name, m.Op, err)
+		}
+	}
+	for i, v := range n.Outputs {
+		if v == nil {
+			continue
+		}
+		if env[v], err = lookup(branch.Outputs[i], env); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // step evaluates one node. Kernels signal a bad operand by panicking with a string.
 func step(n *graph.Node, env map[*graph.Value]Array) (err error) {
+	if n.Op == "If" && n.Domain == "" {
+		return choose(n, env)
+	}
 	kernel, ok := kernels[n.Op]
 	if !ok || n.Domain != "" {
 		return errs.New(errs.Unsupported, "the interpreter has no kernel for it")
