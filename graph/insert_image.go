@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"errors"
 	"math"
 	"slices"
 	"strconv"
@@ -24,7 +25,29 @@ type ImageTower struct {
 	Blocks []*Value
 	// TokenAxis is the axis of Blocks that carries the tokens: 1 in [B,N,D], 0 in [N,B,D].
 	TokenAxis int
+	// Batch is the number of rows that the export is fixed to, 0 where any number will do.
+	Batch int
+	// Pooling is what follows the last block.
+	Pooling Pooling
+
+	last *Value // the tokens behind the last block; nil where they are nowhere the one value
 }
+
+// Pooling says how a tower makes its output of the last block's tokens.
+type Pooling string
+
+const (
+	// PoolToken picks tokens, a class token as a rule: prompts are not among them.
+	PoolToken Pooling = "token"
+	// PoolMean averages tokens, or reduces them in another way that weighs all alike.
+	PoolMean Pooling = "mean"
+	// PoolAttention attends to tokens, prompts among them.
+	PoolAttention Pooling = "attention"
+	// PoolFixed is made for one number of tokens, as a linear layer over all of them is.
+	PoolFixed Pooling = "fixed"
+	// PoolNone is an output of tokens [B,N,D], prompts among them.
+	PoolNone Pooling = "none"
+)
 
 // FindImageTower looks for the insertion points of the encoder that computes the output.
 // An encoder where prompts can't enter is refused with the reason, kind [errs.Unsupported].
@@ -44,7 +67,10 @@ func FindImageTower(g *Graph, output string) (t *ImageTower, err error) {
 	if err := t.findInsert(); err != nil {
 		return nil, err
 	}
-	return t, t.findTokenAxis()
+	if n, fixed := t.Pixels.Shape[0].Int(); fixed {
+		t.Batch = int(n)
+	}
+	return t, t.try()
 }
 
 func (t *ImageTower) findPixels() error {
@@ -137,9 +163,13 @@ func (t *ImageTower) findInsert() error {
 	if !slices.ContainsFunc(before[:first+1], func(s segment) bool { return s.cut == t.Insert }) {
 		return unpromptable("the tokens %q are not the only way from %q to the blocks", t.Insert.Name, t.Pixels.Name)
 	}
-	for _, s := range before[first:] {
-		if s.isBlock() {
-			t.Blocks = append(t.Blocks, s.cut)
+	for i, s := range before {
+		if !s.isBlock() {
+			continue
+		}
+		t.Blocks, t.last = append(t.Blocks, s.cut), nil
+		if i+1 < len(before) && like(before[i+1].cut) {
+			t.last = before[i+1].cut
 		}
 	}
 	return t.measure(on)
@@ -250,13 +280,29 @@ func sliceStart(n *Node) (int64, bool) {
 	return start, ok && start >= 0
 }
 
-// findTokenAxis puts one prompt in on trial, which shows whether the graph can take prompts
-// at all, and which axis of the blocks carries the tokens.
-func (t *ImageTower) findTokenAxis() error {
-	_, to, err := t.withShallow(1, shared)
-	if err != nil {
-		return err
+// try puts one prompt in on trial, which shows whether the graph can take prompts at all, which
+// axis of the blocks carries the tokens, and what becomes of them behind the last block.
+func (t *ImageTower) try() error {
+	p, failed := t.plant(planting{k: 1, until: forever})
+	if err := t.findTokenAxis(p.to); err != nil {
+		return errors.Join(failed, err)
 	}
+	if failed == nil {
+		t.Pooling = p.pooling(t.last)
+		return nil
+	}
+	if t.last == nil {
+		return failed
+	}
+	if _, err := t.plant(planting{k: 1, until: len(t.Blocks)}); err != nil {
+		return failed
+	}
+	t.Pooling = PoolFixed
+	return nil
+}
+
+// findTokenAxis reads the axis off the blocks' inputs in a graph with prompts.
+func (t *ImageTower) findTokenAxis(to map[*Value]*Value) error {
 	for i, b := range t.Blocks {
 		s := to[b].Shape
 		if b == t.Insert {
@@ -271,29 +317,115 @@ func (t *ImageTower) findTokenAxis() error {
 	return nil
 }
 
-// withShallow puts k prompts behind the class tokens of a copy of the graph and repairs what
-// follows. The copy's shapes are left in terms of [tokenSymbol].
-func (t *ImageTower) withShallow(k int64, of owner) (*surgery, map[*Value]*Value, error) {
+// planting says where prompts enter and leave.
+type planting struct {
+	k     int64
+	of    owner
+	start int // the block at whose input they first join; 0 is Insert
+	until int // the block at whose input they are taken out; len(Blocks) is behind the last
+}
+
+// forever is the until of prompts that flow on to the output.
+const forever = -1
+
+// planted is a copy of a tower's graph with the first prompts in it. Its shapes are left in terms
+// of [tokenSymbol].
+type planted struct {
+	*surgery
+	to     map[*Value]*Value // from the tower's values to the copy's
+	growth *growth
+}
+
+// plant puts k prompts behind the class tokens of a copy of the graph and repairs what follows.
+func (t *ImageTower) plant(w planting) (planted, error) {
+	p, err := t.plantPast(w, nil)
+	if err != nil || len(p.growth.tables) == 0 {
+		return p, err
+	}
+	ds, err := t.detours(p)
+	if err != nil {
+		return p, err
+	}
+	if p, err = t.plantPast(w, ds); err == nil && len(p.growth.tables) > 0 {
+		err = unpromptable("node %q multiplies each of %d tokens by something else", p.growth.tables[0].Name, t.Tokens)
+	}
+	return p, err
+}
+
+func (t *ImageTower) detours(p planted) (ds []*detour, err error) {
+	defer recoverBail(&err)
+	return findDetours(t.Graph, p.to, p.growth, activeValues(t.Graph, t.Graph.Outputs, []*Value{t.Pixels})), nil
+}
+
+// plantPast is plant, with detours for the prompts.
+func (t *ImageTower) plantPast(w planting, ds []*detour) (planted, error) {
 	g, to := t.Graph.CloneMap()
 	old := map[*Value]Shape{}
 	for v, c := range to {
 		old[c] = v.Shape
 	}
 	s := newSurgery(g, to[t.Insert])
-	prompt := s.prompt(PromptName("visual", 0), k, int64(t.Width), of)
-	tokens := s.splice(to[t.Insert], 1, int64(t.ClassTokens), 0, prompt)
-	r := &growth{
-		in: newInference(g), tokens: tokens, axis: 1, at: int64(t.ClassTokens), was: int64(t.Tokens), now: int64(t.Tokens) + k,
-		old: old, merged: map[*Value]map[int][]Dim{}, equal: map[place]bool{},
+	at, axis := t.Insert, 1
+	if w.start > 0 {
+		at, axis = t.Blocks[w.start], t.TokenAxis
 	}
-	return s, to, r.run()
+	c := int64(t.ClassTokens)
+	tokens := s.splice(to[at], axis, c, 0, t.layer(s, w, w.start))
+	r := &growth{in: newInference(g), ours: s.ours, tokens: tokens, axis: axis, at: c, was: int64(t.Tokens), now: int64(t.Tokens) + w.k, old: old}
+	switch {
+	case w.until == len(t.Blocks):
+		r.bare = s.take(to[t.last], t.TokenAxis, c, w.k)
+	case w.until != forever:
+		r.bare = s.take(to[t.Blocks[w.until]], t.TokenAxis, c, w.k)
+	}
+	r.bareAxis = t.TokenAxis
+	r.spared = s.lay(ds, to, w.k)
+	return planted{s, to, r}, r.run()
+}
+
+// layer makes the prompts of a block, laid out as its tokens are.
+func (t *ImageTower) layer(s *surgery, w planting, block int) *Value {
+	p := s.prompt(PromptName("visual", block), w.k, int64(t.Width), w.of)
+	if block > 0 && t.TokenAxis == 0 {
+		p = s.op("Transpose", map[string]Attr{"perm": {[]int64{1, 0, 2}}}, p)
+	}
+	return p
+}
+
+// pooling says what becomes of the tokens behind last.
+func (p planted) pooling(last *Value) Pooling {
+	if p.growth.grown(p.g.Outputs[0]) {
+		return PoolNone
+	}
+	found := PoolToken
+	if last == nil {
+		return found
+	}
+	for _, n := range p.g.Nodes[p.g.position(p.to[last])+1:] {
+		switch {
+		case n.Op == "Softmax" && p.growth.grown(n.Inputs[0]):
+			return PoolAttention
+		case (strings.HasPrefix(n.Op, "Reduce") || strings.HasPrefix(n.Op, "Global")) && p.growth.grown(n.Inputs[0]) && !p.growth.grown(n.Outputs[0]):
+			found = PoolMean
+		}
+	}
+	return found
 }
 
 // ImagePromptOptions says which prompts [ImageTower.WithPrompts] adds.
 type ImagePromptOptions struct {
 	Tokens int // K >= 1
-	// Depth is the number of blocks that get prompts of their own; 1 is shallow.
+	// Start is the block, counted from 0, at whose input the prompts first join the tokens.
+	Start int
+	// Depth is the number of blocks from Start on that get prompts of their own; 1 is shallow.
+	// Behind the last of them the prompts flow on like other tokens (VPT, MaPLe), unless Drop
+	// is set.
 	Depth int
+	// Drop takes the prompts' slots out again behind the last block that has prompts of its own.
+	Drop bool
+	// Averaged leaves prompts among the tokens where the tower averages them in the end;
+	// otherwise they are taken out behind the last block.
+	Averaged bool
 	// PerRow makes the prompts [batch,K,D]; otherwise they are [1,K,D], for all rows.
 	PerRow bool
 	// Bank makes the prompts [prompts,K,D]; the input "visual_index", int64 [batch], says which
@@ -304,36 +436,62 @@ type ImagePromptOptions struct {
 	FromTokens bool
 }
 
-// WithPrompts returns a graph with the inputs "visual.0" .. "visual.{Depth-1}". The first is
-// put behind the class tokens at Insert; each other one overwrites the K slots at its block.
-// Whatever the export baked in about the number of tokens is repaired.
-func (t *ImageTower) WithPrompts(o ImagePromptOptions) (g *Graph, err error) {
+// WithPrompts returns a graph with the inputs "visual.{Start}" .. "visual.{Start+Depth-1}", named
+// after their blocks. The first is put behind the class tokens, at Insert for block 0 and else at
+// the block's input; each other one overwrites the K slots at its block. Whatever the export baked
+// in about the number of tokens is repaired.
+func (t *ImageTower) WithPrompts(o ImagePromptOptions) (_ *Graph, err error) {
+	if o.Tokens < 1 {
+		return nil, errs.New(errs.Invalid, "%d visual prompts: 1 or more are possible", o.Tokens)
+	}
+	return t.withPrompts(o)
+}
+
+// withPrompts takes 0 prompts as well, which change nothing.
+func (t *ImageTower) withPrompts(o ImagePromptOptions) (_ *Graph, err error) {
 	defer recoverBail(&err)
-	if o.Tokens < 1 || o.Depth < 1 || o.Depth > len(t.Blocks) {
-		return nil, errs.New(errs.Invalid, "%d visual prompts to depth %d: 1 or more, and depth 1 to %d, are possible", o.Tokens, o.Depth, len(t.Blocks))
-	}
-	of, err := ownerOf(o.PerRow, o.Bank)
+	w, err := t.planting(o)
 	if err != nil {
 		return nil, err
 	}
-	c, k := int64(t.ClassTokens), int64(o.Tokens)
-	s, to, err := t.withShallow(k, of)
+	p, err := t.plant(w)
 	if err != nil {
 		return nil, err
 	}
-	for i := 1; i < o.Depth; i++ {
-		p := s.prompt(PromptName("visual", i), k, int64(t.Width), of)
-		if t.TokenAxis == 0 {
-			p = s.op("Transpose", map[string]Attr{"perm": {[]int64{1, 0, 2}}}, p)
-		}
-		s.splice(to[t.Blocks[i]], t.TokenAxis, c, k, p)
+	for i := o.Start + 1; i < o.Start+o.Depth; i++ {
+		p.splice(p.to[t.Blocks[i]], t.TokenAxis, int64(t.ClassTokens), w.k, t.layer(p.surgery, w, i))
 	}
 	if o.FromTokens {
-		if err := s.startAt(to[t.Insert], to[t.Pixels], "tokens"); err != nil {
+		if err := p.startAt(p.to[t.Insert], p.to[t.Pixels], "tokens"); err != nil {
 			return nil, err
 		}
 	}
-	return s.g, finish(s.g)
+	return p.g, finish(p.g)
+}
+
+// planting checks the options.
+func (t *ImageTower) planting(o ImagePromptOptions) (planting, error) {
+	if o.Start < 0 || o.Depth < 1 || o.Start+o.Depth > len(t.Blocks) {
+		return planting{}, errs.New(errs.Invalid, "visual prompts from block %d on to a depth of %d: the tower has blocks 0 to %d, and a depth of 1 or more is possible", o.Start, o.Depth, len(t.Blocks)-1)
+	}
+	of, err := ownerOf(o.PerRow, o.Bank)
+	if err != nil {
+		return planting{}, err
+	}
+	w := planting{k: int64(o.Tokens), of: of, start: o.Start, until: forever}
+	switch {
+	case o.Drop:
+		w.until = o.Start + o.Depth
+	case t.Pooling == PoolMean && !o.Averaged || t.Pooling == PoolFixed:
+		w.until = len(t.Blocks)
+	}
+	switch {
+	case o.Averaged && t.Pooling == PoolFixed:
+		return w, unpromptable("what follows the last block of the tower was made for %d tokens: Averaged is not possible", t.Tokens)
+	case w.until == len(t.Blocks) && t.last == nil && o.Drop:
+		return w, unpromptable("the tokens behind the last block are not one value of shape %s, so that the prompts can't be dropped there", t.Insert.Shape)
+	}
+	return w, nil
 }
 
 // Upstream is the part of the tower that lies before every prompt: pixels to "tokens" [B,N,D].
@@ -341,7 +499,8 @@ func (t *ImageTower) Upstream() (_ *Graph, err error) {
 	defer recoverBail(&err)
 	g, to := t.Graph.CloneMap()
 	g.freeName("tokens")
-	s := &surgery{g: g, at: len(g.Nodes)}
+	s := newSurgery(g, nil)
+	s.at = len(g.Nodes)
 	out := s.op("Cast", map[string]Attr{"to": {int64(Float)}}, to[t.Insert])
 	out.Name, out.Type = "tokens", Float
 	g.Outputs = []*Value{out}
@@ -365,6 +524,7 @@ type surgery struct {
 	at   int    // where the next node goes
 	// lookups are the nodes that read the batch's size off like; they keep reading it.
 	lookups map[*Node]bool
+	ours    map[*Node]bool // all nodes inserted
 	// indexes are the inputs that pick each row's prompt from a bank, by the prompts' kind.
 	indexes map[string]*Value
 }
@@ -391,7 +551,7 @@ func ownerOf(row, banked bool) (owner, error) {
 }
 
 func newSurgery(g *Graph, like *Value) *surgery {
-	return &surgery{g: g, like: like, lookups: map[*Node]bool{}, indexes: map[string]*Value{}}
+	return &surgery{g: g, like: like, lookups: map[*Node]bool{}, ours: map[*Node]bool{}, indexes: map[string]*Value{}}
 }
 
 // op inserts a node at the present place.
@@ -401,6 +561,7 @@ func (s *surgery) op(op string, attrs map[string]Attr, inputs ...*Value) *Value 
 	n.Outputs = []*Value{out}
 	s.g.Nodes = slices.Insert(s.g.Nodes, s.at, n)
 	s.at++
+	s.ours[n] = true
 	return out
 }
 
@@ -461,22 +622,51 @@ func (s *surgery) cast(v *Value, t DataType) *Value {
 // makes all that read x read the result, which it returns.
 func (s *surgery) splice(x *Value, axis int, at, skip int64, p *Value) *Value {
 	s.at = max(s.g.position(x), s.g.position(p)) + 1
-	var parts []*Value
-	cut := func(start, end int64) *Value {
-		return s.op("Slice", nil, x, s.ints(start), s.ints(end), s.ints(int64(axis)))
-	}
 	from := s.at
+	out := s.between(x, axis, at, skip, p)
+	s.reroute(x, out, from)
+	return out
+}
+
+// between is x with p along the axis, at position at and over the next skip slots.
+func (s *surgery) between(x *Value, axis int, at, skip int64, p *Value) *Value {
+	var parts []*Value
 	if at > 0 {
-		parts = append(parts, cut(0, at))
+		parts = append(parts, s.slice(x, axis, 0, at))
 	}
 	parts = append(parts, p)
 	if at+skip > 0 {
-		parts = append(parts, cut(at+skip, math.MaxInt64))
-	} else {
-		parts = append(parts, x)
+		x = s.slice(x, axis, at+skip, math.MaxInt64)
 	}
-	out := s.op("Concat", map[string]Attr{"axis": {int64(axis)}}, parts...)
+	return s.joined(axis, append(parts, x)...)
+}
+
+// without is x without the k slots at position at along the axis.
+func (s *surgery) without(x *Value, axis int, at, k int64) *Value {
+	tail := s.slice(x, axis, at+k, math.MaxInt64)
+	if at == 0 {
+		return tail
+	}
+	return s.joined(axis, s.slice(x, axis, 0, at), tail)
+}
+
+func (s *surgery) slice(x *Value, axis int, start, end int64) *Value {
+	out := s.op("Slice", nil, x, s.ints(start), s.ints(end), s.ints(int64(axis)))
 	out.Type = x.Type
+	return out
+}
+
+func (s *surgery) joined(axis int, parts ...*Value) *Value {
+	out := s.op("Concat", map[string]Attr{"axis": {int64(axis)}}, parts...)
+	out.Type = parts[len(parts)-1].Type
+	return out
+}
+
+// take removes the k slots at position at along the axis from x for all that read it.
+func (s *surgery) take(x *Value, axis int, at, k int64) *Value {
+	s.at = s.g.position(x) + 1
+	from := s.at
+	out := s.without(x, axis, at, k)
 	s.reroute(x, out, from)
 	return out
 }

@@ -53,6 +53,16 @@ var spellings = map[string]tiny{
 	"the patches are cut out to their last":      {pool: "patches"},
 	"tokens are flattened and put together":      {pool: "flatten"},
 	"flattened, a batch as the tokens":           {pool: "flatten", batch: 6, named: true},
+	"all tokens are added up and divided":        {pool: "sum"},
+	"a sum times a reciprocal":                   {pool: "reciprocal"},
+	"a bias for each pair of places":             {mask: "relative"},
+	"a bias, sequence first":                     {mask: "relative", sequenceFirst: true, named: true},
+	"rotary positions, halves":                   {rotary: "halves"},
+	"rotary positions, halves, extents named":    {rotary: "halves", named: true, batch: 6},
+	"rotary positions, pairs":                    {rotary: "pairs", named: true},
+	"rotary positions of all tokens":             {rotary: "class"},
+	"rotary positions, sequence first, averaged": {rotary: "pairs", sequenceFirst: true, pool: "mean"},
+	"a layer over all tokens":                    {pool: "all", named: true},
 	"sequence first, averaged, a mask of zeros":  {sequenceFirst: true, named: true, pool: "mean", mask: "zeros"},
 	"sequence first, split, one product, masked": {sequenceFirst: true, pool: "split", attention: "packed", mask: "where"},
 }
@@ -88,20 +98,66 @@ func TestPromptsPutInEqualPromptsBuiltIn(t *testing.T) {
 					t.Run(fmt.Sprintf("%s, %d prompts, depth %d, per row %v", name, k, depth, perRow), func(t *testing.T) {
 						built := s
 						built.learned = learned{kind: "visual", count: k, depth: depth, start: 1, perRow: perRow, addsToTokens: true}
-						want, err := built.image()
-						if err != nil {
-							t.Fatal(err)
-						}
-						got, err := tower.WithPrompts(graph.ImagePromptOptions{Tokens: int(k), Depth: int(depth), PerRow: perRow})
-						if err != nil {
-							t.Fatal(err)
-						}
-						in := s.prompts(built.learned)
-						in["pixel_values"] = floats(rng.New(2, "pixels"), s.rows(), 3, 2, 2*(s.tokens-1))
-						equalGradients(t, got, want, in, built.learned)
+						built.equalsInsertion(t, tower)
 					})
 				}
 			}
+		}
+	}
+}
+
+// equalsInsertion compares the model, built with its prompts, with what insertion makes of the tower.
+func (s tiny) equalsInsertion(t *testing.T, tower *graph.ImageTower) {
+	t.Helper()
+	want, err := s.image()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := s.learned
+	got, err := tower.WithPrompts(graph.ImagePromptOptions{
+		Tokens: int(l.count), Start: int(l.first), Depth: int(l.depth), PerRow: l.perRow, Drop: l.drop, Averaged: l.averaged,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := s.prompts(l)
+	in["pixel_values"] = floats(rng.New(2, "pixels"), s.rows(), 3, 2, 2*(plain.tokens-1))
+	equalGradients(t, got, want, in, l)
+}
+
+// TestPromptsJoinAndLeaveAnywhere puts prompts in from any block on, for any number of blocks, lets
+// them flow on or drops them, and averages them or not.
+func TestPromptsJoinAndLeaveAnywhere(t *testing.T) {
+	for name, s := range map[string]tiny{
+		"plain": {}, "extents named": {named: true}, "sequence first": {sequenceFirst: true, named: true}, "one mask for all blocks": {mask: "zeros"},
+		"averaged": {pool: "mean", named: true}, "averaged as a sum": {pool: "sum"}, "as a product": {pool: "reciprocal"}, "patches averaged": {pool: "patches"},
+		"flattened first": {pool: "flatten"}, "a bias": {mask: "relative"}, "rotary": {rotary: "halves", named: true}, "rotary, sequence first": {rotary: "class", sequenceFirst: true},
+	} {
+		s = s.sized()
+		tower := imageTower(t, s)
+		for first := range s.blocks {
+			for depth := int64(1); first+depth <= s.blocks; depth++ {
+				for _, l := range []learned{{}, {drop: true, perRow: true}, {averaged: true}} {
+					l.kind, l.count, l.start, l.addsToTokens, l.first, l.depth = "visual", 2, 1, true, first, depth
+					t.Run(fmt.Sprintf("%s, from block %d, depth %d, dropped %v, averaged %v", name, first, depth, l.drop, l.averaged), func(t *testing.T) {
+						built := s
+						built.learned = l
+						built.equalsInsertion(t, tower)
+					})
+				}
+			}
+		}
+	}
+}
+
+// TestPoolingIsRead says of each head what it does with tokens.
+func TestPoolingIsRead(t *testing.T) {
+	for pool, want := range map[string]graph.Pooling{
+		"": graph.PoolToken, "slice": graph.PoolToken, "split": graph.PoolMean, "mean": graph.PoolMean, "sum": graph.PoolMean,
+		"patches": graph.PoolMean, "flatten": graph.PoolMean, "all": graph.PoolFixed,
+	} {
+		if got := imageTower(t, tiny{pool: pool}.sized()).Pooling; got != want {
+			t.Errorf("%q: found %q, want %q", pool, got, want)
 		}
 	}
 }
@@ -170,7 +226,7 @@ func (s tiny) prompts(l learned) map[string]*graph.Tensor {
 		rows = s.rows()
 	}
 	for i := range l.depth {
-		in[graph.PromptName(l.kind, int(i))] = floats(r, rows, l.count, s.width)
+		in[graph.PromptName(l.kind, int(l.first+i))] = floats(r, rows, l.count, s.width)
 	}
 	return in
 }
@@ -210,7 +266,7 @@ func runBoth(t *testing.T, g *graph.Graph, in map[string]*graph.Tensor, l learne
 	err := g.Build(func(b *graph.Builder) {
 		var wrt []*graph.Value
 		for i := range l.depth {
-			wrt = append(wrt, g.Input(graph.PromptName(l.kind, int(i))))
+			wrt = append(wrt, g.Input(graph.PromptName(l.kind, int(l.first+i))))
 		}
 		y := g.Outputs[0]
 		for i, d := range b.Gradient([]*graph.Value{y}, []*graph.Value{y}, wrt) {
@@ -286,9 +342,9 @@ func TestTheTowerCutInTwoIsTheTower(t *testing.T) {
 	}
 }
 
-// TestABiasForEachPlaceIsRefused: a table of relative positions has nothing to say of prompts.
-func TestABiasForEachPlaceIsRefused(t *testing.T) {
-	g, err := tiny{mask: "relative"}.sized().image()
+// TestAMaskBetweenTokensIsRefused: which tokens prompts may see is not said.
+func TestAMaskBetweenTokensIsRefused(t *testing.T) {
+	g, err := tiny{mask: "causal"}.sized().image()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,38 +16,108 @@ const tokenSymbol = "#tokens"
 // axis (a static batch, a head's width) is never taken for it.
 type growth struct {
 	in     *inference
-	tokens *Value // the tokens with the prompts among them
-	axis   int    // their axis
-	at     int64  // where the prompts stand
-	was    int64  // tokens before
-	now    int64  // and after
+	ours   map[*Node]bool // what puts prompts in and out, which is as it should be
+	tokens *Value         // the tokens with the prompts among them
+	axis   int            // their axis
+	at     int64          // where the prompts stand
+	was    int64          // tokens before
+	now    int64          // and after
 	old    map[*Value]Shape
+	// bare are the tokens after the prompts were taken out again; nil where they flow on.
+	bare     *Value
+	bareAxis int // its axis of tokens
+	// spared are stretches of the graph that prompts pass by.
+	spared []*detour
+	// tables are products of the tokens with a table that holds something else for each
+	// place. What they come to with prompts is not known yet: see detours.
+	tables []*Node
 	// merged are the factors, outermost first, of axes that hold tokens and more.
 	merged map[*Value]map[int][]Dim
 	// equal is what uniform has found out.
 	equal map[place]bool
+	// shapes are those that follow from how prompts were put in, beyond what a node's rule says.
+	shapes map[*Value]func() Shape
+	// counts are sums over tokens, with how many tokens each is over.
+	counts map[*Value]Dim
+	// flowing are the values that depend on the tokens.
+	flowing map[*Value]bool
 }
 
 // run infers the graph's shapes in the token symbol, mending each node ahead of its turn.
 func (r *growth) run() (err error) {
 	defer recoverBail(&err)
 	g := r.in.g
+	r.expect()
+	past := false
 	for i := 0; i < len(g.Nodes); i++ {
 		n := g.Nodes[i]
-		if slices.ContainsFunc(n.Inputs, r.grown) {
+		if past || slices.ContainsFunc(r.spared, func(d *detour) bool { return d.nodes[n] }) {
+			r.settle(n)
+		}
+		if !r.ours[n] && slices.ContainsFunc(n.Inputs, r.grown) {
 			r.mend(n)
 		}
+		r.quotient(n)
 		for ; g.Nodes[i] != n; i++ { // what mending put in front
-			r.in.node(g.Nodes[i])
+			r.infer(g.Nodes[i])
 		}
-		r.in.node(n)
-		if n == r.tokens.Def {
-			r.tokens.Shape = slices.Clone(r.tokens.Shape)
-			r.tokens.Shape[r.axis] = Sym(tokenSymbol)
-		}
+		r.infer(n)
 		r.verify(n)
+		past = past || r.bare != nil && n == r.bare.Def
 	}
 	return nil
+}
+
+// expect notes the shapes of what the surgery put in.
+func (r *growth) expect() {
+	r.merged, r.equal, r.counts = map[*Value]map[int][]Dim{}, map[place]bool{}, map[*Value]Dim{}
+	r.flowing = activeValues(r.in.g, r.in.g.Outputs, []*Value{r.tokens})
+	r.shapes = map[*Value]func() Shape{r.tokens: func() Shape { return r.tokens.Shape.with(r.axis, Sym(tokenSymbol)) }}
+	if r.bare != nil {
+		r.shapes[r.bare] = func() Shape { return r.bare.Shape.with(r.bareAxis, Known(r.was)) }
+	}
+	for _, d := range r.spared {
+		r.shapes[d.rest] = func() Shape { return d.rest.Shape.with(d.axis, r.before(d.entry.Shape[d.axis])) }
+		r.shapes[d.joined] = func() Shape { return d.joined.Shape.with(d.axis, d.entry.Shape[d.axis]) }
+	}
+}
+
+// infer infers one node's outputs.
+func (r *growth) infer(n *Node) {
+	r.in.node(n)
+	if len(n.Outputs) == 1 && r.shapes[n.Outputs[0]] != nil {
+		n.Outputs[0].Shape = r.shapes[n.Outputs[0]]()
+	}
+}
+
+// with is the shape with another extent along an axis.
+func (s Shape) with(axis int, d Dim) Shape {
+	out := slices.Clone(s)
+	out[axis] = d
+	return out
+}
+
+// settle gives a node that works on the tokens without prompts the old number of tokens, where
+// it reads it off values with them.
+func (r *growth) settle(n *Node) {
+	for i, v := range n.Inputs {
+		ds, ok := r.in.contents[v]
+		if !ok || !slices.ContainsFunc(ds, func(d Dim) bool { return d.mentions(tokenSymbol) }) {
+			continue
+		}
+		was, theirs := make([]int64, len(ds)), make([]bool, len(ds))
+		for j, d := range ds {
+			if theirs[j] = d.mentions(tokenSymbol); !theirs[j] {
+				continue
+			}
+			if was[j], ok = r.before(d).Int(); !ok {
+				fail(n, "it depends on %s, the tokens with prompts", d)
+			}
+		}
+		dims := []int64{int64(len(ds))}[:len(v.Shape)]
+		g := r.in.g
+		n.Inputs[i] = g.insertBefore(n, "Where", nil, g.constant("theirs", NewTensor(theirs, dims...)), g.constant("was", NewTensor(was, dims...)), v)
+	}
 }
 
 // grown says whether the number of tokens takes part in v's shape.
@@ -105,6 +175,10 @@ func (r *growth) mend(n *Node) {
 		r.concat(n)
 	case "Einsum":
 		r.einsum(n)
+	case "AveragePool", "MaxPool", "Conv", "ConvTranspose", "Resize":
+		if slices.ContainsFunc(n.Inputs[0].Shape[2:], func(d Dim) bool { return d.mentions(tokenSymbol) }) {
+			fail(n, "it works on neighbouring tokens, among which prompts have no place")
+		}
 	default:
 		if broadcasts[n.Op] && n.Domain == "" {
 			r.widen(n)
@@ -122,7 +196,7 @@ func (r *growth) reshape(n *Node) {
 	}
 	want, ok := r.deal(x, out, was)
 	if !ok {
-		fail(n, "its target %s can't be followed for an input of %s", was, x.Shape)
+		fail(n, "it lays %d tokens of %s out as %s: in windows, a grid or one row, prompts have no place", r.was, x.Shape, was)
 	}
 	if target, known := r.in.ints(n.Inputs[1]); known && matches(target, x.Shape, want) {
 		return
@@ -376,29 +450,251 @@ func set(names ...string) map[string]bool {
 	return out
 }
 
-// widen: an operand of the old extent that is the same all along the tokens, as masks that
-// hide nothing are, is cut to extent 1, which broadcasts.
+// widen fits operands of the old extent to the tokens.
 func (r *growth) widen(n *Node) {
 	rank := 0
 	for _, v := range n.Inputs {
 		rank = max(rank, len(v.Shape))
 	}
 	for back := 1; back <= rank; back++ {
-		grown := Dim{}
+		grown, short := Dim{}, false
 		for _, v := range n.Inputs {
-			if d, ok := fromRight(v, back); ok && d.mentions(tokenSymbol) {
+			d, ok := fromRight(v, back)
+			switch {
+			case ok && d.mentions(tokenSymbol):
 				grown = d
+			case ok && !d.Is(1) && r.flowing[v]:
+				short = true // the tokens themselves, with the prompts gone
 			}
 		}
 		if grown.Equal(Dim{}) {
 			continue
 		}
 		for i, v := range n.Inputs {
-			if d, ok := fromRight(v, back); ok && !d.Is(1) && !d.Equal(grown) {
-				n.Inputs[i] = r.narrow(n, v, len(v.Shape)-back)
+			d, ok := fromRight(v, back)
+			if ok && !d.Is(1) && (short && d.Equal(grown) || !short && !d.Equal(grown)) {
+				n.Inputs[i] = r.fit(n, i, len(v.Shape)-back, grown)
 			}
 		}
 	}
+}
+
+// fit makes operand i fit the tokens along one of its axes. What is the same all along them, as
+// masks that hide nothing are, is cut to extent 1, which broadcasts. A table that adds something
+// for each place, as positions and relative positions do, adds nothing for prompts (as VPT has
+// it for Swin's biases). A table that multiplies is left for detours to deal with.
+func (r *growth) fit(n *Node, i, axis int, grown Dim) *Value {
+	v := n.Inputs[i]
+	switch {
+	case r.uniform(v, axis, 0):
+		return r.narrow(n, v, axis)
+	case r.flowing[v] || v.Shape[axis].mentions(tokenSymbol):
+	case n.Op == "Mul":
+		r.tables = append(r.tables, n)
+		return r.narrow(n, v, axis)
+	case (n.Op == "Add" || n.Op == "Sub" && i == 1) && r.adds(v, 0):
+		if at, ok := r.promptsIn(n, len(v.Shape)-axis, grown); ok {
+			return r.pad(n, v, axis, at, grown)
+		}
+	}
+	fail(n, "operand %q of shape %s was made for %d tokens and says something different of each", v.Name, v.Shape, r.was)
+	return nil
+}
+
+// adds says whether v is a table of numbers to add, and no mask, which would hide tokens.
+func (r *growth) adds(v *Value, depth int) bool {
+	switch {
+	case v == nil || !v.Type.IsFloat():
+		return true
+	case depth > 32:
+		return false
+	case v.Const != nil:
+		x, err := Float32s(v.Const)
+		return err == nil && !slices.ContainsFunc(x, func(f float32) bool { return f < -1e3 || f != f })
+	case v.Def == nil || v.Def.Op == "Where" || v.Def.Op == "Trilu" || v.Def.Op == "Cast" && !v.Def.Inputs[0].Type.IsFloat():
+		return false
+	}
+	return !slices.ContainsFunc(v.Def.Inputs, func(x *Value) bool { return !r.adds(x, depth+1) })
+}
+
+// promptsIn says where along the grown axis of n's operands, counted from the right, the prompts
+// stand.
+func (r *growth) promptsIn(n *Node, back int, grown Dim) (int64, bool) {
+	for _, v := range n.Inputs {
+		if d, ok := fromRight(v, back); ok && d.Equal(grown) {
+			return r.promptsAt(v, len(v.Shape)-back, 0)
+		}
+	}
+	return 0, false
+}
+
+// promptsAt says where along an axis of v the prompts stand.
+func (r *growth) promptsAt(v *Value, axis, depth int) (int64, bool) {
+	if v == r.tokens {
+		return r.at, axis == r.axis
+	}
+	if v.Def == nil || depth > 1000 {
+		return 0, false
+	}
+	n, d := v.Def, v.Shape[axis]
+	switch n.Op {
+	case "Slice":
+		return r.promptsInSlice(n, axis, depth)
+	case "Split":
+		if axisOf(n, "axis", 0) == axis {
+			at, ok := r.promptsAt(n.Inputs[0], axis, depth+1)
+			for _, out := range n.Outputs[:slices.Index(n.Outputs, v)] {
+				size, known := out.Shape[axis].Int()
+				at, ok = at-size, ok && known
+			}
+			return at, ok
+		}
+	case "Concat":
+		if axisOf(n, "axis", 0) == axis {
+			before := Dim{}
+			for _, x := range n.Inputs {
+				if x.Shape[axis].mentions(tokenSymbol) {
+					at, ok := r.promptsAt(x, axis, depth+1)
+					size, known := before.Int()
+					return at + size, ok && known
+				}
+				before = before.Add(x.Shape[axis])
+			}
+			return 0, false
+		}
+	}
+	return r.promptsUpstream(n, len(v.Shape)-axis, d, depth)
+}
+
+// promptsUpstream looks for the axis in the operands: at the same place first.
+func (r *growth) promptsUpstream(n *Node, back int, d Dim, depth int) (int64, bool) {
+	for _, x := range n.Inputs {
+		if e, ok := fromRight(x, back); ok && e.Equal(d) {
+			return r.promptsAt(x, len(x.Shape)-back, depth+1)
+		}
+	}
+	for _, x := range n.Inputs {
+		if x != nil {
+			if i := slices.IndexFunc(x.Shape, d.Equal); i >= 0 {
+				return r.promptsAt(x, i, depth+1)
+			}
+		}
+	}
+	return 0, false
+}
+
+func (r *growth) promptsInSlice(n *Node, axis, depth int) (int64, bool) {
+	x := n.Inputs[0]
+	at, ok := r.promptsAt(x, axis, depth+1)
+	if !ok || x.Shape[axis].Equal(n.Outputs[0].Shape[axis]) {
+		return at, ok
+	}
+	starts, ok1 := r.in.ints(n.Inputs[1])
+	axes, ok2 := firstN(len(starts)), true
+	if a := n.Input(3); a != nil {
+		var ds []Dim
+		if ds, ok2 = r.in.ints(a); ok2 {
+			axes, ok2 = Shape(ds).ints()
+		}
+	}
+	if !ok1 || !ok2 {
+		return 0, false
+	}
+	for i, a := range axes {
+		if a == int64(axis) || a == int64(axis-len(x.Shape)) {
+			start, known := starts[i].Int()
+			return at - start, known && start >= 0
+		}
+	}
+	return at, true
+}
+
+// pad puts zeros into v where the prompts stand.
+func (r *growth) pad(n *Node, v *Value, axis int, at int64, grown Dim) *Value {
+	g, k, rank := r.in.g, r.now-r.was, len(v.Shape)
+	one := func(i int64) *Value { return g.constant("const", NewTensor([]int64{i}, 1)) }
+	op := func(op string, attrs map[string]Attr, inputs ...*Value) *Value {
+		out := g.insertBefore(n, op, attrs, inputs...)
+		r.in.node(out.Def)
+		return out
+	}
+	zeros := func(x *Value, i int) *Value {
+		pads := make([]int64, 2*rank)
+		pads[i] = k
+		return op("Pad", nil, x, g.constant("pads", NewTensor(pads, int64(2*rank))))
+	}
+	var out *Value
+	if at == 0 {
+		out = zeros(v, axis)
+	} else {
+		head := zeros(op("Slice", nil, v, one(0), one(at), one(int64(axis))), rank+axis)
+		out = op("Concat", map[string]Attr{"axis": {int64(axis)}}, head, op("Slice", nil, v, one(at), one(math.MaxInt64), one(int64(axis))))
+	}
+	r.shapes[out] = func() Shape { return out.Shape.with(axis, grown) }
+	r.infer(out.Def)
+	return out
+}
+
+// quotient: a mean may be a sum over tokens divided by their number as it was.
+func (r *growth) quotient(n *Node) {
+	if n.Op == "ReduceSum" && r.grown(n.Inputs[0]) {
+		if axes, ok := r.summed(n); ok {
+			r.counts[n.Outputs[0]] = axes
+		}
+		return
+	}
+	i := slices.IndexFunc(n.Inputs, func(v *Value) bool { _, ok := r.counts[v]; return ok })
+	if i < 0 {
+		return
+	}
+	count := r.counts[n.Inputs[i]]
+	was, ok1 := r.before(count).Int()
+	now, ok2 := count.substitute(tokenSymbol, Known(r.now)).Int()
+	switch {
+	case onlyCopies[n.Op] || n.Op == "Squeeze" || n.Op == "Unsqueeze":
+		r.counts[n.Outputs[0]] = count
+	case !ok1 || !ok2:
+	case n.Op == "Div" && i == 0:
+		r.rescale(n, 1, float64(was), float64(now))
+	case n.Op == "Mul":
+		r.rescale(n, 1-i, 1/float64(was), 1/float64(now))
+	}
+}
+
+// summed is the number of tokens that a ReduceSum adds up.
+func (r *growth) summed(n *Node) (Dim, bool) {
+	s := n.Inputs[0].Shape
+	axes, ok := r.in.ints(n.Input(1))
+	if !ok {
+		return Dim{}, false
+	}
+	count := Known(1)
+	for _, a := range axes {
+		i, known := a.Int()
+		if i < 0 {
+			i += int64(len(s))
+		}
+		if !known || i < 0 || i >= int64(len(s)) {
+			return Dim{}, false
+		}
+		count = count.Mul(s[i])
+	}
+	return count, count.mentions(tokenSymbol)
+}
+
+// rescale replaces a one-element constant operand that has the value was.
+func (r *growth) rescale(n *Node, i int, was, now float64) {
+	c := n.Inputs[i].Const
+	if c == nil || c.Len() != 1 || !c.Type.IsFloat() {
+		return
+	}
+	x, err := Float32s(c)
+	if err != nil || math.Abs(float64(x[0])-was) > 1e-3*was {
+		return
+	}
+	t := scalar(now, c.Type)
+	t.Dims = slices.Clone(c.Dims)
+	n.Inputs[i] = r.in.g.constant("count", t)
 }
 
 func fromRight(v *Value, back int) (Dim, bool) {
@@ -408,10 +704,8 @@ func fromRight(v *Value, back int) (Dim, bool) {
 	return v.Shape[len(v.Shape)-back], true
 }
 
+// narrow cuts an axis of v to its first element.
 func (r *growth) narrow(n *Node, v *Value, axis int) *Value {
-	if !r.uniform(v, axis, 0) {
-		fail(n, "operand %q of shape %s was made for %d tokens and says something different of each", v.Name, v.Shape, r.was)
-	}
 	g := r.in.g
 	one := func(i int64) *Value { return g.constant("const", NewTensor([]int64{i}, 1)) }
 	out := g.insertBefore(n, "Slice", nil, v, one(0), one(1), one(int64(axis)))

@@ -21,8 +21,9 @@ type tiny struct {
 	doublings            int // sums of the tokens with themselves, ahead of the first block
 	// how some parts are written; "" is the plainest
 	attention string // "packed", "gathered", "einsum", "flat", "expanded"
-	mask      string // "zeros", "expanded", "where", "batch", "relative"
-	pool      string // "slice", "split", "mean", "patches", "flatten"
+	mask      string // "zeros", "expanded", "where", "batch", "relative", "causal"
+	pool      string // "slice", "split", "mean", "sum", "reciprocal", "patches", "flatten", "all"
+	rotary    string // "halves", "pairs", "class": how positions turn queries and keys
 }
 
 // learned are prompts or context that the model is built with from the start, with the same
@@ -32,7 +33,22 @@ type learned struct {
 	count, depth int64
 	start        int64
 	perRow       bool
-	addsToTokens bool // visual prompts are more tokens, context takes their place
+	addsToTokens bool  // visual prompts are more tokens, context takes their place
+	first        int64 // the block that they first join
+	drop         bool  // they end behind the last block that has its own
+	averaged     bool  // they are part of a mean
+}
+
+// ends is the block behind which the prompts are no more, -1 where they stay.
+func (s tiny) ends() int64 {
+	l := s.learned
+	switch {
+	case l.drop:
+		return l.first + l.depth - 1
+	case l.addsToTokens && !l.averaged && slices.Contains([]string{"split", "mean", "sum", "reciprocal", "patches", "flatten", "all"}, s.pool):
+		return s.blocks - 1
+	}
+	return -1
 }
 
 // builder adds random weights to a graph.Builder.
@@ -66,7 +82,7 @@ func (b *builder) target(dims ...int64) *graph.Value { return b.Ints(dims...) }
 // put replaces (or, for the first visual prompts, adds) the learned tokens of a layer in x.
 func (b *builder) put(x *graph.Value, layer int64) *graph.Value {
 	l := b.learned
-	if layer >= l.depth {
+	if layer < l.first || layer >= l.first+l.depth {
 		return x
 	}
 	rows := graph.Known(1)
@@ -88,8 +104,9 @@ func (b *builder) put(x *graph.Value, layer int64) *graph.Value {
 		p = b.Op("Expand", nil, p, at)
 	}
 	after := l.start + l.count
-	if layer == 0 && l.addsToTokens {
+	if layer == l.first && l.addsToTokens {
 		after = l.start
+		b.tokens += l.count
 	}
 	return b.Op("Concat", graph.Attrs{"axis": axis}, b.cut(x, axis, 0, l.start), p, b.cut(x, axis, after, math.MaxInt64))
 }
@@ -137,6 +154,7 @@ func (b *builder) join(x *graph.Value) *graph.Value {
 // block is a pre-norm transformer block; mask is added to the scores, nil for none.
 func (b *builder) block(x, mask *graph.Value) *graph.Value {
 	q, k, v := b.queries(b.norm(x))
+	q, k = b.turned(q), b.turned(k)
 	scores := b.Mul(b.scores(q, k), b.Scalar(1/math.Sqrt(float64(b.width/b.heads)), q))
 	if mask != nil {
 		scores = b.Add(scores, mask)
@@ -199,7 +217,9 @@ func (b *builder) masked(scores *graph.Value) *graph.Value {
 	case "zeros":
 		return b.Add(scores, b.Const(graph.NewTensor(make([]float32, n*n), 1, 1, n, n)))
 	case "relative":
-		return b.Add(scores, b.weight(1, b.heads, n, n))
+		return b.Add(scores, b.relative(0))
+	case "causal":
+		return b.Add(scores, b.Op("Trilu", graph.Attrs{"upper": int64(1)}, b.relative(-1e9), b.Const(graph.NewTensor([]int64{1}))))
 	case "expanded":
 		wide := b.Op("Expand", nil, b.Const(graph.NewTensor([]float32{0}, 1, 1, 1, 1)), b.Ints(1, 1, n, n))
 		return b.Add(scores, wide)
@@ -217,6 +237,80 @@ func (b *builder) masked(scores *graph.Value) *graph.Value {
 	return scores
 }
 
+// relative is a bias [1,H,N,N] on scores that says nothing of prompts, plus a number.
+func (b *builder) relative(plus float32) *graph.Value {
+	was := plain.tokens
+	table, err := graph.Values[float32](b.weight(1, b.heads, was, was).Const)
+	if err != nil {
+		panic(err)
+	}
+	n, at := b.tokens, b.learned.start
+	more := n - was
+	data := make([]float32, b.heads*n*n)
+	for i, x := range table {
+		h, row, column := int64(i)/(was*was), int64(i)/was%was, int64(i)%was
+		if row >= at {
+			row += more
+		}
+		if column >= at {
+			column += more
+		}
+		data[(h*n+row)*n+column] = x + plus
+	}
+	return b.Const(graph.NewTensor(data, 1, b.heads, n, n))
+}
+
+// turned turns queries or keys [B,H,N,d] by the tokens' places; neither the class token nor
+// prompts have one.
+func (b *builder) turned(x *graph.Value) *graph.Value {
+	if b.rotary == "" {
+		return x
+	}
+	from, each, l := int64(1), b.width/b.heads, b.learned
+	if b.rotary == "class" {
+		from = 0 // whose angles are 0
+	}
+	before := b.cut(x, 2, 0, from)
+	x = b.cut(x, 2, from, math.MaxInt64)
+	var prompts []*graph.Value
+	if b.tokens > plain.tokens { // they stand behind the class token
+		skip := l.start - from
+		prompts = append(prompts, b.cut(x, 2, skip, skip+l.count))
+		after := b.cut(x, 2, skip+l.count, math.MaxInt64)
+		if skip > 0 {
+			after = b.Op("Concat", graph.Attrs{"axis": int64(2)}, b.cut(x, 2, 0, skip), after)
+		}
+		x = after
+	}
+	x = b.turn(x, plain.tokens-from, each)
+	if prompts != nil && from == 0 {
+		x = b.Op("Concat", graph.Attrs{"axis": int64(2)}, b.cut(x, 2, 0, l.start), prompts[0], b.cut(x, 2, l.start, math.MaxInt64))
+		return x
+	}
+	if from == 0 {
+		return x
+	}
+	return b.Op("Concat", graph.Attrs{"axis": int64(2)}, append(append([]*graph.Value{before}, prompts...), x)...)
+}
+
+// turn multiplies by cosines and sines [N,d], in one of the ways of writing that down.
+func (b *builder) turn(x *graph.Value, n, each int64) *graph.Value {
+	cos, sin := make([]float32, n*each), make([]float32, n*each)
+	for i := range cos {
+		angle := float64(int64(i)/each) / float64(1+int64(i)%each%(each/2))
+		cos[i], sin[i] = float32(math.Cos(angle)), float32(math.Sin(angle))
+	}
+	c, s := b.Const(graph.NewTensor(cos, n, each)), b.Const(graph.NewTensor(sin, n, each))
+	if b.rotary == "pairs" {
+		half := each / 2
+		x1, x2 := b.cut(x, 3, 0, half), b.cut(x, 3, half, each)
+		c, s = b.cut(c, 1, 0, half), b.cut(s, 1, 0, half)
+		return b.Op("Concat", graph.Attrs{"axis": int64(3)}, b.Sub(b.Mul(x1, c), b.Mul(x2, s)), b.Add(b.Mul(x2, c), b.Mul(x1, s)))
+	}
+	other := b.Op("Concat", graph.Attrs{"axis": int64(3)}, b.Op("Neg", nil, b.cut(x, 3, each/2, each)), b.cut(x, 3, 0, each/2))
+	return b.Add(b.Mul(x, c), b.Mul(other, s))
+}
+
 // pooled makes one vector [B,D] of the tokens.
 func (b *builder) pooled(x *graph.Value) *graph.Value {
 	switch b.pool {
@@ -227,6 +321,12 @@ func (b *builder) pooled(x *graph.Value) *graph.Value {
 		return b.Add(b.Op("Squeeze", nil, parts[0], b.Ints(1)), b.Mean(parts[1], false, 1))
 	case "mean":
 		return b.Mean(x, false, 1)
+	case "sum":
+		return b.Div(b.Sum(x, false, 1), b.Scalar(float64(b.tokens), x))
+	case "reciprocal":
+		return b.Mul(b.Scalar(1/float64(b.tokens), x), b.Op("Squeeze", nil, b.Sum(x, true, 1), b.Ints(1)))
+	case "all":
+		return b.MatMul(b.Op("Reshape", nil, x, b.target(-1, b.tokens*b.width)), b.weight(b.tokens*b.width, b.width))
 	case "patches":
 		return b.Mean(b.cut(x, 1, 1, b.tokens), false, 1)
 	case "flatten":
@@ -245,11 +345,24 @@ func (b *builder) blocksOf(x, mask *graph.Value) *graph.Value {
 			x = b.put(x, i)
 		}
 		x = b.block(x, mask)
+		if i == b.ends() {
+			x = b.bare(x)
+		}
 	}
 	if b.sequenceFirst {
 		x = b.Transpose(x, 1, 0, 2)
 	}
 	return x
+}
+
+// bare is the tokens [B,N,D], or [N,B,D], without prompts.
+func (b *builder) bare(x *graph.Value) *graph.Value {
+	l, axis := b.learned, int64(1)
+	if b.sequenceFirst {
+		axis = 0
+	}
+	b.tokens -= l.count
+	return b.Op("Concat", graph.Attrs{"axis": axis}, b.cut(x, axis, 0, l.start), b.cut(x, axis, l.start+l.count, math.MaxInt64))
 }
 
 func (s tiny) build(f func(b *builder)) (*graph.Graph, error) {
@@ -282,10 +395,7 @@ func (s tiny) image() (*graph.Graph, error) {
 		for range b.doublings {
 			x = b.Add(x, x)
 		}
-		if b.learned.depth > 0 {
-			x = b.put(x, 0)
-			b.tokens += b.learned.count
-		}
+		x = b.put(x, 0)
 		x = b.blocksOf(b.norm(x), nil)
 		b.Output("image_embeds", b.MatMul(b.norm(b.pooled(x)), b.weight(b.width, 5)))
 	})
