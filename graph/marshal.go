@@ -28,22 +28,34 @@ func (g *Graph) Marshal(o MarshalOptions) ([]byte, error) {
 	if w.err != nil {
 		return nil, w.err
 	}
+	return append(appendBytes(g.prelude(), 7, body), g.opsets()...), nil
+}
+
+// prelude is what stands before the graph: the format's version and the producer.
+func (g *Graph) prelude() []byte {
+	out := appendVarint(nil, 1, uint64(max(g.IRVersion, irVersion)))
+	return appendBytes(out, 2, []byte("foretoken"))
+}
+
+// opsets are the versions of the operator sets.
+func (g *Graph) opsets() []byte {
 	var out []byte
-	out = appendVarint(out, 1, uint64(max(g.IRVersion, irVersion)))
-	out = appendBytes(out, 2, []byte("foretoken"))
-	out = appendBytes(out, 7, body)
 	for _, domain := range slices.Sorted(maps.Keys(g.Opset)) {
 		var set []byte
 		set = appendBytes(set, 1, []byte(domain))
 		set = appendVarint(set, 2, uint64(g.Opset[domain]))
 		out = appendBytes(out, 8, set)
 	}
-	return out, nil
+	return out
 }
 
 type writer struct {
 	dataDir string
 	err     error
+	// stream leaves weights that lie in files, other than in dataDir, to be written behind
+	// the graph's other parts: later lists them.
+	stream bool
+	later  []*Value
 }
 
 func (w *writer) graph(g *Graph) []byte {
@@ -53,7 +65,13 @@ func (w *writer) graph(g *Graph) []byte {
 		for _, v := range vs {
 			if v != nil && v.Const != nil && !written[v] {
 				written[v] = true
-				out = appendBytes(out, 5, w.tensor(v.Name, v.Const))
+				if w.streams(v.Const) {
+					if !slices.Contains(w.later, v) {
+						w.later = append(w.later, v)
+					}
+				} else {
+					out = appendBytes(out, 5, w.tensor(v.Name, v.Const))
+				}
 			}
 		}
 	}
@@ -134,13 +152,24 @@ func (w *writer) attr(name string, value any) []byte {
 	return out
 }
 
-func (w *writer) tensor(name string, t *Tensor) []byte {
+// tensorHeader is a TensorProto without its elements.
+func tensorHeader(name string, t *Tensor) []byte {
 	var out []byte
 	for _, d := range t.Dims {
 		out = appendVarint(out, 1, uint64(d))
 	}
 	out = appendVarint(out, 2, uint64(t.Type))
-	out = appendBytes(out, 8, []byte(name))
+	return appendBytes(out, 8, []byte(name))
+}
+
+// streams says whether the weight's elements are left for later.
+func (w *writer) streams(t *Tensor) bool {
+	_, external := w.location(t)
+	return w.stream && !external && t.data == nil && t.Source != nil
+}
+
+func (w *writer) tensor(name string, t *Tensor) []byte {
+	out := tensorHeader(name, t)
 	if location, ok := w.location(t); ok {
 		out = appendPair(out, 13, "location", location)
 		out = appendPair(out, 13, "offset", fmt.Sprint(t.Source.Offset))

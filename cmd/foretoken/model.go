@@ -15,7 +15,7 @@ import (
 
 func newModel() *cobra.Command {
 	cmd := &cobra.Command{Use: "model", Short: "Work with bundles: frozen models"}
-	cmd.AddCommand(newModelInspect(), newModelAdd(), newModelList())
+	cmd.AddCommand(newModelInspect(), newModelPrint(), newModelVJP(), newModelAdd(), newModelList())
 	return cmd
 }
 

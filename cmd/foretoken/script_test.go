@@ -61,6 +61,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("FORETOKEN_S3_BIN", s3)
 			env.Setenv("FORETOKEN_ORT_LIB", library)
 			env.Setenv("STARTER", filepath.Join(root, "starter", "bundle"))
+			env.Setenv("FIXTURES", filepath.Join(root, "graph", "testdata", "fixtures"))
 			for to, from := range map[string]string{
 				"openmoji.zip": "openmoji.zip", "fashion_bag.png": "samples/fashion_bag.png",
 				"pets/cat/1.png": "samples/openmoji_animal_mammal.png", "pets/bag/1.png": "samples/fashion_bag.png",

@@ -18,7 +18,7 @@ const module = "github.com/foretoken/foretoken"
 var layers = [][]string{
 	{"internal/errs", "internal/rng"},
 	{"graph", "storage"},
-	{"internal/ort", "internal/jobs"},
+	{"internal/ort", "internal/jobs", "internal/npz"},
 	{"bundle", "dataset", "prompt"},
 	{"vision", "text"},
 	{"tuning"},

@@ -1,0 +1,101 @@
+"""Exports encoders of the sizes that people use, with random weights, by both of torch's exporters, with PyTorch's gradients beside each.
+
+Usage: real.py OUT [NAME...]     NAME: a part of the folders' names
+The folders are what the fixtures' test reads (see exporters.py), a folder a tower. Opset 17 is torchscript's export with weights
+inline, opset 18 dynamo's with external data, as each does it by default.
+"""
+import json
+import pathlib
+import sys
+
+import numpy as np
+import torch
+
+import exporters
+from exporters import DY, TS, Text, Vision, named, one
+
+BATCH = 2
+
+
+class RealVision(Vision):
+    def __init__(self, model, width, *args, **more):
+        super().__init__(model, *args, batch=BATCH, side=224, **more)
+        self.width = width
+
+
+def clip_vision(width, layers, heads, patch, out):
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+    m = CLIPVisionModelWithProjection(CLIPVisionConfig(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers, num_attention_heads=heads,
+                                                       image_size=224, patch_size=patch, projection_dim=out))
+    v = m.vision_model if hasattr(m, "vision_model") else m.base_model
+    return RealVision(one((m, lambda m, x: m(pixel_values=x).image_embeds)), width, v.embeddings, v.encoder.layers, 1)
+
+
+def clip_text(width, heads, out):
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+    m = CLIPTextModelWithProjection(CLIPTextConfig(vocab_size=49408, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=12, num_attention_heads=heads,
+                                                   max_position_embeddings=77, projection_dim=out, eos_token_id=49407, bos_token_id=49406, pad_token_id=1))
+    ids = exporters.text_ids(49407, 16, 49408, 49406)
+    t = m.text_model if hasattr(m, "text_model") else m.base_model
+    return Text(named(m, ["input_ids"], lambda m, i: m(input_ids=i).text_embeds), t.embeddings.token_embedding, {"input_ids": ids})
+
+
+def siglip_vision():
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+    m = SiglipVisionModel(SiglipVisionConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, image_size=224, patch_size=16))
+    v = m.vision_model if hasattr(m, "vision_model") else m
+    return RealVision(one((m, lambda m, x: m(pixel_values=x).pooler_output)), 768, v.embeddings, v.encoder.layers, 0, out="pooler_output")
+
+
+def siglip_text():
+    from transformers import SiglipTextConfig, SiglipTextModel
+    m = SiglipTextModel(SiglipTextConfig(vocab_size=32000, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, max_position_embeddings=64))
+    ids = torch.randint(2, 31000, (3, 64))
+    t = m.text_model if hasattr(m, "text_model") else m
+    return Text(named(m, ["input_ids"], lambda m, i: m(input_ids=i).pooler_output), t.embeddings.token_embedding, {"input_ids": ids}, out="pooler_output",
+                dynamic={"input_ids": {0: "batch"}})
+
+
+MODELS = {
+    "clip_vit_b16_vision": lambda: clip_vision(768, 12, 12, 16, 512),
+    "clip_vit_b16_text": lambda: clip_text(512, 8, 512),
+    "clip_vit_l14_vision": lambda: clip_vision(1024, 24, 16, 14, 768),
+    "clip_vit_l14_text": lambda: clip_text(768, 12, 768),
+    "siglip_b16_vision": siglip_vision,
+    "siglip_b16_text": siglip_text,
+}
+
+
+def export(case, path, exporter):
+    if exporter == TS:
+        exporters.export(case, path, TS, 17, static=False)
+        return
+    names, args = list(case.inputs), tuple(case.inputs.values())
+    shapes = tuple({axis: torch.export.Dim.DYNAMIC for axis in case.dynamic[n]} for n in names)
+    torch.onnx.export(case.model, args, str(path), input_names=names, output_names=[case.out], opset_version=18, dynamo=True, dynamic_shapes=shapes, external_data=True,
+                      verbose=False)
+
+
+def main(out, wanted):
+    for name, build in MODELS.items():
+        for exporter, opset in ((TS, 17), (DY, 18)):
+            folder = pathlib.Path(out) / f"{name}_{exporter}_op{opset}"
+            if wanted and not any(w in folder.name for w in wanted) or (folder / "meta.json").exists():
+                continue
+            torch.manual_seed(0)
+            case = build()
+            for p in case.model.parameters():
+                p.requires_grad_(False)
+            folder.mkdir(parents=True, exist_ok=True)
+            inputs, found = case.reference()
+            with torch.no_grad():
+                export(case, folder / "model.onnx", exporter)
+            plain = lambda d: {k: v.detach().numpy() for k, v in d.items()}
+            np.savez(folder / "inputs.npz", **plain(case.inputs), **plain(inputs))
+            np.savez(folder / "gradients.npz", **plain(found))
+            (folder / "meta.json").write_text(json.dumps({"kind": case.kind, "output": case.out, **case.meta()}, indent=1))
+            print("made", folder.name, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
