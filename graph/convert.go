@@ -191,8 +191,13 @@ func flattenedSoftmax(g *Graph, n *Node, from int64) error {
 	return nil
 }
 
-// dropToIdentity: in inference Dropout passes its input on; its mask is not wanted.
-func dropToIdentity(_ *Graph, n *Node, _ int64) error {
+// dropToIdentity: in inference Dropout passes its input on, and its mask is true.
+func dropToIdentity(g *Graph, n *Node, _ int64) error {
+	if mask := n.Output(1); mask != nil {
+		m := newNode("ConstantOfShape", map[string]Attr{"value": {NewTensor([]bool{true}, 1)}}, []*Value{g.insertBefore(n, "Shape", nil, n.Inputs[0])})
+		m.Outputs, mask.Def = []*Value{mask}, m
+		g.Nodes = slices.Insert(g.Nodes, g.index(n), m)
+	}
 	n.Op, n.Inputs, n.Outputs, n.Attrs = "Identity", n.Inputs[:1], n.Outputs[:1], map[string]Attr{}
 	return nil
 }

@@ -60,10 +60,42 @@ var decompositions = map[string]func(b *Builder, n *Node) []*Value{
 	"com.microsoft.MatMulNBits":                      matMulNBits,
 	"com.microsoft.QLinearAdd":                       qLinearBinary("Add"),
 	"com.microsoft.QLinearMul":                       qLinearBinary("Mul"),
-	"com.microsoft.SkipLayerNormalization":           skipLayerNorm,
-	"com.microsoft.EmbedLayerNormalization":          embedLayerNorm,
-	"com.microsoft.Attention":                        packedAttention,
-	"com.microsoft.MultiHeadAttention":               multiHeadAttention,
+	"BatchNormalization":                             trainingNorm,
+	"CastLike":                                       castLike,
+	"DepthToSpace":                                   depthToSpace,
+	"SpaceToDepth":                                   spaceToDepth,
+	"GlobalMaxPool":                                  globalMaxPool,
+	"GlobalLpPool":                                   globalLpPool,
+	"LpPool":                                         lpPool,
+	"LRN":                                            localResponseNorm,
+	"Shrink":                                         shrink,
+	"SwiGLU": func(b *Builder, n *Node) []*Value {
+		return []*Value{b.Mul(b.silu(n.Inputs[0], float64(n.Float("alpha", 1))), n.Inputs[1])}
+	},
+	"com.microsoft.BiasSoftmax": biasSoftmax,
+	"com.microsoft.FusedMatMulActivation": func(b *Builder, n *Node) []*Value {
+		return []*Value{b.activation(n, fusedMatMul(b, n)[0])}
+	},
+	"com.microsoft.GemmFastGelu":             gemmFastGelu,
+	"com.microsoft.GroupQueryAttention":      groupQueryAttention,
+	"com.microsoft.SkipGroupNorm":            skipGroupNorm,
+	"com.microsoft.TransposeMatMul":          fusedMatMul, // its former name
+	"com.microsoft.Trilu":                    renamed("Trilu", "upper"),
+	"com.microsoft.GatherBlockQuantized":     gatherBlockQuantized,
+	"com.microsoft.QAttention":               quantizedAttention,
+	"com.microsoft.QGemm":                    qGemm,
+	"com.microsoft.QLinearAveragePool":       qLinearAveragePool,
+	"com.microsoft.QLinearConcat":            qLinearConcat,
+	"com.microsoft.QLinearGlobalAveragePool": qLinearGlobalAveragePool,
+	"com.microsoft.QLinearLeakyRelu":         qLinearUnary(func(b *Builder, n *Node, x *Value) *Value { return leakyReluOf(b, n, x) }),
+	"com.microsoft.QLinearSigmoid":           qLinearUnary(func(b *Builder, _ *Node, x *Value) *Value { return b.Op("Sigmoid", nil, x) }),
+	"com.microsoft.QLinearSoftmax": qLinearUnary(func(b *Builder, n *Node, x *Value) *Value {
+		return b.Op("Softmax", Attrs{"axis": n.Int("axis", -1)}, x)
+	}),
+	"com.microsoft.SkipLayerNormalization":  skipLayerNorm,
+	"com.microsoft.EmbedLayerNormalization": embedLayerNorm,
+	"com.microsoft.Attention":               packedAttention,
+	"com.microsoft.MultiHeadAttention":      multiHeadAttention,
 }
 
 // decompose applies the decompositions.
@@ -223,13 +255,15 @@ func skipRMSNorm(b *Builder, n *Node) []*Value {
 	return []*Value{b.meanSquareNorm(sum, n.Inputs[2], n.Float("epsilon", 1e-5), -1), nil, nil, sum}
 }
 
-// lpNorm divides by the sum of absolute values or by the length along an axis.
+// lpNorm divides by the sum of absolute values or by the length along an axis; zeros stay as they are.
 func lpNorm(b *Builder, n *Node) []*Value {
 	x, op := n.Inputs[0], "ReduceL2"
 	if n.Int("p", 2) == 1 {
 		op = "ReduceL1"
 	}
-	return []*Value{b.Div(x, b.Op(op, Attrs{"keepdims": int64(1)}, x, b.Ints(n.Int("axis", -1))))}
+	length := b.Op(op, Attrs{"keepdims": int64(1)}, x, b.Ints(n.Int("axis", -1)))
+	none := b.Op("Equal", nil, length, b.Scalar(0, length))
+	return []*Value{b.Div(x, b.Op("Where", nil, none, b.Scalar(1, length), length))}
 }
 
 func meanVarianceNorm(b *Builder, n *Node) []*Value {

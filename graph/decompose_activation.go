@@ -24,9 +24,10 @@ func negative(b *Builder, x, y *Value) []*Value {
 	return []*Value{b.Op("Where", nil, b.Op("Greater", nil, x, b.Scalar(0, x)), x, y)}
 }
 
-func leakyRelu(b *Builder, n *Node) []*Value {
-	x := n.Inputs[0]
-	return negative(b, x, b.Mul(x, b.Scalar(float64(n.Float("alpha", 0.01)), x)))
+func leakyRelu(b *Builder, n *Node) []*Value { return []*Value{leakyReluOf(b, n, n.Inputs[0])} }
+
+func leakyReluOf(b *Builder, n *Node, x *Value) *Value {
+	return negative(b, x, b.Mul(x, b.Scalar(float64(n.Float("alpha", 0.01)), x)))[0]
 }
 
 // elu keeps the exponent at or below 0, so that the branch not taken stays finite.

@@ -5,49 +5,103 @@ import "math"
 // scores are what an attention operator does between query and value.
 type scores struct {
 	scale   float64 // 0 is one over the root of the head's width
-	causal  bool
 	softcap float64
-	mask    *Value // bool, true where attention may go; or float, added; nil for none
+	allowed *Value // bool, true where a query may look at a key; nil for everywhere
+	bias    *Value // added to the scores; nil for none
+	// Whether allowed or bias may hide all keys from a query; such a query gets zeros.
+	guarded bool
 }
 
-// attend is softmax(q k' scale + mask) v over heads: q [B,H,S,d], k and v [B,H,T,d].
-func (b *Builder) attend(n *Node, q, k, v *Value, o scores) *Value {
+// attend is softmax(q k' scale + bias) v over heads: q [B,H,S,d], k and v [B,H,T,d]. It also returns the scores
+// raw, capped, with bias, and as probabilities.
+func (b *Builder) attend(n *Node, q, k, v *Value, o scores) (y *Value, stages []*Value) {
 	if o.scale == 0 {
 		o.scale = 1 / math.Sqrt(float64(b.extent(n, q, 1)))
 	}
 	s := b.MatMul(b.Mul(q, b.Scalar(o.scale, q)), b.SwapLast(k))
+	stages = append(stages, s)
 	if o.softcap != 0 {
-		cap := b.Scalar(o.softcap, s)
-		s = b.Mul(b.Op("Tanh", nil, b.Div(s, cap)), cap)
+		limit := b.Scalar(o.softcap, s)
+		s = b.Mul(b.Op("Tanh", nil, b.Div(s, limit)), limit)
 	}
-	if o.causal {
-		s = b.hide(s, b.lowerTriangle(q, k))
+	stages = append(stages, s)
+	var none *Value // true for queries that all keys are hidden from
+	if o.bias != nil && o.guarded {
+		// Rows of -inf would make NaN of the softmax; the lowest number hides as well.
+		top := b.Op("ReduceMax", Attrs{"keepdims": int64(1)}, o.bias, b.Ints(-1))
+		none = b.Op("LessOrEqual", nil, top, b.lowest(s))
+		o.bias = b.Op("Max", nil, o.bias, b.lowest(s))
 	}
-	switch {
-	case o.mask == nil:
-	case o.mask.Type == Bool:
-		s = b.hide(s, o.mask)
-	default:
-		s = b.Add(s, o.mask)
+	if o.bias != nil {
+		s = b.Add(s, o.bias)
 	}
-	return b.MatMul(b.Op("Softmax", Attrs{"axis": int64(-1)}, s), v)
+	if o.allowed != nil {
+		s = b.hide(s, o.allowed)
+	}
+	stages = append(stages, s)
+	p := b.Op("Softmax", Attrs{"axis": int64(-1)}, s)
+	if o.allowed != nil && o.guarded {
+		p = b.Op("Where", nil, o.allowed, p, b.Scalar(0, p))
+	}
+	if none != nil {
+		p = b.Op("Where", nil, none, b.Scalar(0, p), p)
+	}
+	return b.MatMul(p, v), append(stages, p)
 }
 
 // hide puts the lowest number where mask is false.
-func (b *Builder) hide(s, mask *Value) *Value {
-	lowest := -math.MaxFloat32
-	if s.Type == Float16 {
-		lowest = -65504
+func (b *Builder) hide(s, mask *Value) *Value { return b.Op("Where", nil, mask, s, b.lowest(s)) }
+
+// lowest is the lowest finite number of v's type.
+func (b *Builder) lowest(v *Value) *Value {
+	if v.Type == Float16 {
+		return b.Scalar(-65504, v)
 	}
-	return b.Op("Where", nil, mask, s, b.Scalar(lowest, s))
+	return b.Scalar(-math.MaxFloat32, v)
 }
 
-// lowerTriangle is true where a query may look at a key that is not behind it: [S,T].
-func (b *Builder) lowerTriangle(q, k *Value) *Value {
-	rows := b.Op("Shape", Attrs{"start": int64(-2), "end": int64(-1)}, q)
-	columns := b.Op("Shape", Attrs{"start": int64(-2), "end": int64(-1)}, k)
-	ones := b.Op("ConstantOfShape", Attrs{"value": NewTensor([]float32{1}, 1)}, b.Op("Concat", Attrs{"axis": int64(0)}, rows, columns))
-	return b.Op("Cast", Attrs{"to": int64(Bool)}, b.Op("Trilu", Attrs{"upper": int64(0)}, ones))
+// reach says which keys a query may look at by where they stand: query i stands at place i + offset, and
+// may look so far to the left and to the right; -1 is any distance.
+func (b *Builder) reach(q, k, offset *Value, left, right int64) *Value {
+	at, keys := b.Op("Unsqueeze", nil, b.countAlong(q, len(q.Shape)-2), b.Ints(1)), b.countAlong(k, len(k.Shape)-2)
+	if offset != nil {
+		at = b.Add(at, offset)
+	}
+	var allowed *Value
+	if right >= 0 {
+		allowed = b.Op("LessOrEqual", nil, keys, b.shift(at, right))
+	}
+	if left >= 0 {
+		allowed = b.both(allowed, b.Op("GreaterOrEqual", nil, keys, b.shift(at, -left)))
+	}
+	return allowed
+}
+
+func (b *Builder) shift(x *Value, by int64) *Value {
+	if by == 0 {
+		return x
+	}
+	return b.Add(x, b.Ints(by))
+}
+
+// both is true where both masks are; nil is true everywhere.
+func (b *Builder) both(x, y *Value) *Value {
+	switch {
+	case x == nil:
+		return y
+	case y == nil:
+		return x
+	}
+	return b.Op("And", nil, x, y)
+}
+
+// within is true for the keys before each row's length: lengths [B], [B,1,1,T] comes out.
+func (b *Builder) within(k, lengths *Value) *Value {
+	keys := b.countAlong(k, len(k.Shape)-2)
+	if lengths.Type != Int64 {
+		lengths = b.Op("Cast", Attrs{"to": int64(Int64)}, lengths)
+	}
+	return b.Op("Less", nil, keys, b.Op("Unsqueeze", nil, lengths, b.Ints(1, 2, 3)))
 }
 
 // splitHeads gives [B,S,H*d] the form [B,H,S,d].
@@ -60,17 +114,14 @@ func (b *Builder) joinHeads(x *Value) *Value {
 	return b.Op("Reshape", nil, b.Transpose(x, 0, 2, 1, 3), b.Ints(0, 0, -1))
 }
 
-var attentionAttrs = set("is_causal", "kv_num_heads", "q_num_heads", "qk_matmul_output_mode", "scale", "softcap", "softmax_precision")
+var attentionAttrs = set("is_causal", "kv_num_heads", "left_window_size", "q_num_heads", "qk_matmul_output_mode", "right_window_size", "scale", "softcap", "softmax_precision")
 
 // attention is ai.onnx Attention of opset 23 and above.
 func attention(b *Builder, n *Node) []*Value {
 	q, k, v := n.Inputs[0], n.Inputs[1], n.Inputs[2]
-	if n.Input(6) != nil || n.Output(3) != nil {
-		fail(n, "its nonpad_kv_seqlen input or qk_matmul_output is used")
-	}
 	for name := range n.Attrs {
 		if !attentionAttrs[name] {
-			fail(n, "its attribute %s", name) // such as the windows of later opsets
+			fail(n, "its attribute %s", name)
 		}
 	}
 	flat := len(q.Shape) == 3
@@ -78,20 +129,118 @@ func attention(b *Builder, n *Node) []*Value {
 		q = b.splitHeads(q, n.Int("q_num_heads", 1))
 		k, v = b.splitHeads(k, n.Int("kv_num_heads", 1)), b.splitHeads(v, n.Int("kv_num_heads", 1))
 	}
-	o := scores{scale: float64(n.Float("scale", 0)), causal: n.Int("is_causal", 0) != 0, softcap: float64(n.Float("softcap", 0)), mask: n.Input(3)}
+	var offset *Value // how many keys come before those of the first query
 	if past := n.Input(4); past != nil {
-		if o.causal {
-			fail(n, "it is causal and has a past")
-		}
 		k = b.Op("Concat", Attrs{"axis": int64(2)}, past, k)
 		v = b.Op("Concat", Attrs{"axis": int64(2)}, n.Inputs[5], v)
+		offset = b.part(past, 2)
+	}
+	o := scores{scale: float64(n.Float("scale", 0)), softcap: float64(n.Float("softcap", 0))}
+	left, right := n.Int("left_window_size", -1), n.Int("right_window_size", -1)
+	if n.Int("is_causal", 0) != 0 {
+		right = 0
+	}
+	if lengths := n.Input(6); lengths != nil {
+		o.allowed, o.guarded = b.within(k, lengths), true
+		last := b.Op("Unsqueeze", nil, lengths, b.Ints(1, 2, 3))
+		offset = b.Sub(last, b.part(q, 2))
+	}
+	if left >= 0 || right >= 0 {
+		o.allowed = b.both(o.allowed, b.reach(q, k, offset, left, right))
+	}
+	if mask := n.Input(3); mask != nil {
+		o.guarded = true
+		if mask = b.longMask(mask, k); mask.Type == Bool {
+			o.allowed = b.both(o.allowed, mask)
+		} else {
+			o.bias = mask
+		}
 	}
 	shared := b.extent(n, q, 3) / max(1, b.extent(n, k, 3))
-	y := b.attend(n, q, b.repeatHeads(k, shared), b.repeatHeads(v, shared), o)
+	y, stages := b.attend(n, q, b.repeatHeads(k, shared), b.repeatHeads(v, shared), o)
 	if flat {
 		y = b.joinHeads(y)
 	}
-	return []*Value{y, k, v}
+	return []*Value{y, k, v, stages[min(3, max(0, n.Int("qk_matmul_output_mode", 0)))]}
+}
+
+// longMask is a mask over all keys: those beyond a shorter one's end are hidden.
+func (b *Builder) longMask(mask, k *Value) *Value {
+	rank := len(mask.Shape)
+	have, ok1 := mask.Shape[rank-1].Int()
+	want, ok2 := k.Shape[2].Int()
+	if !ok1 || !ok2 || have >= want || have == 1 {
+		return mask
+	}
+	none := b.Const(NewTensor([]bool{false}))
+	if mask.Type != Bool {
+		none = b.Scalar(math.Inf(-1), mask)
+	}
+	pads := make([]int64, 2*rank)
+	pads[2*rank-1] = want - have
+	return b.Op("Pad", nil, mask, b.Ints(pads...), none)
+}
+
+// groupQueryAttention is com.microsoft GroupQueryAttention: causal, on keys that several queries share, which may
+// follow on those of the past, and turned by their places. All of the past counts.
+func groupQueryAttention(b *Builder, n *Node) []*Value {
+	for i := 11; i < len(n.Inputs); i++ {
+		if n.Inputs[i] != nil {
+			fail(n, "its input %d is used", i)
+		}
+	}
+	for name, plain := range map[string]int64{"smooth_softmax": 0, "qk_output": 0, "kv_cache_bit_width": 0, "sliding_window_cache": 0} {
+		if n.Int(name, plain) > plain {
+			fail(n, "its attribute %s is %d", name, n.Int(name, 0))
+		}
+	}
+	heads, groups := n.Int("num_heads", 1), n.Int("kv_num_heads", 1)
+	q, k, v := n.Inputs[0], n.Input(1), n.Input(2)
+	if k == nil {
+		width := b.extent(n, q, 1) / (heads + 2*groups)
+		parts := b.Ops("Split", 3, Attrs{"axis": int64(-1)}, q, b.Ints(heads*width, groups*width, groups*width))
+		q, k, v = parts[0], parts[1], parts[2]
+	}
+	q, k, v = b.splitHeads(q, heads), b.splitHeads(k, groups), b.splitHeads(v, groups)
+	past := n.Input(3)
+	var offset *Value
+	if past != nil {
+		offset = b.part(past, 2)
+	}
+	if n.Int("do_rotary", 0) != 0 {
+		q, k = b.rotateByPlace(n, q, offset), b.rotateByPlace(n, k, offset)
+	}
+	if past != nil {
+		k = b.Op("Concat", Attrs{"axis": int64(2)}, past, k)
+		v = b.Op("Concat", Attrs{"axis": int64(2)}, n.Inputs[4], v)
+	}
+	o := scores{scale: float64(n.Float("scale", 0)), softcap: float64(n.Float("softcap", 0)), bias: n.Input(10)}
+	left, right := n.Int("local_window_size", -1), int64(0)
+	if left > 0 {
+		left-- // a window counts the key at the query's own place
+	}
+	if n.Int("causal", 1) == 0 {
+		right = -1
+	}
+	o.allowed = b.within(k, b.Add(b.Op("Cast", Attrs{"to": int64(Int64)}, n.Inputs[5]), b.Ints(1)))
+	if left >= 0 || right >= 0 {
+		o.allowed = b.both(o.allowed, b.reach(q, k, offset, left, right))
+	}
+	y, _ := b.attend(n, q, b.repeatHeads(k, heads/groups), b.repeatHeads(v, heads/groups), o)
+	return []*Value{b.joinHeads(y), k, v}
+}
+
+// rotateByPlace turns GroupQueryAttention's queries or keys by their positions, input 9, or as they follow on the past.
+func (b *Builder) rotateByPlace(n *Node, x, offset *Value) *Value {
+	cos, sin, at := n.Inputs[7], n.Inputs[8], n.Input(9)
+	if at == nil {
+		at = b.countAlong(x, 2)
+		if offset != nil {
+			at = b.Add(at, offset)
+		}
+		at = b.Op("Unsqueeze", nil, at, b.Ints(0))
+	}
+	return b.rotary(n, x, b.Op("Gather", nil, cos, at), b.Op("Gather", nil, sin, at), 2*b.extent(n, cos, 1), n.Int("rotary_interleaved", 0) != 0)
 }
 
 // repeatHeads repeats each head for the queries that share it: [B,H,T,d] to [B,H*times,T,d].
@@ -126,24 +275,29 @@ func packedAttention(b *Builder, n *Node) []*Value {
 	for _, p := range b.Ops("Split", 3, Attrs{"axis": int64(-1)}, x, b.Ints(sizes...)) {
 		parts = append(parts, b.splitHeads(p, heads))
 	}
-	o := scores{scale: float64(n.Float("scale", 0)), causal: n.Int("unidirectional", 0) != 0}
-	if mask := n.Input(3); mask != nil {
-		o.mask = b.attentionMask(n, mask, parts[1])
+	o := b.msftScores(n, parts[0], parts[1], n.Input(3), n.Input(5))
+	y, _ := b.attend(n, parts[0], parts[1], parts[2], o)
+	return []*Value{b.joinHeads(y), nil}
+}
+
+// msftScores reads what the attention operators of the com.microsoft domain have in common. Where all keys are
+// masked they are all looked at alike.
+func (b *Builder) msftScores(n *Node, q, k, mask, bias *Value) scores {
+	o := scores{scale: float64(n.Float("scale", 0)), bias: bias}
+	if n.Int("unidirectional", 0) != 0 {
+		o.allowed = b.reach(q, k, nil, -1, 0)
 	}
-	if extra := n.Input(5); extra != nil {
-		o.mask = b.bothMasks(o.mask, extra)
+	if mask != nil {
+		o.allowed = b.both(o.allowed, b.attentionMask(n, mask, k))
 	}
-	return []*Value{b.joinHeads(b.attend(n, parts[0], parts[1], parts[2], o)), nil}
+	return o
 }
 
 // attentionMask reads the integer masks of the com.microsoft domain: [B] lengths, [B,T], or [B,S,T].
 func (b *Builder) attentionMask(n *Node, mask, k *Value) *Value {
 	switch len(mask.Shape) {
 	case 1:
-		length := b.Op("Squeeze", nil, b.Op("Shape", Attrs{"start": int64(2), "end": int64(3)}, k), b.Ints(0))
-		zero, one := b.Const(NewTensor([]int64{0})), b.Const(NewTensor([]int64{1}))
-		at := b.Op("Cast", Attrs{"to": int64(Int32)}, b.Op("Range", nil, zero, length, one))
-		return b.Op("Less", nil, at, b.Op("Unsqueeze", nil, mask, b.Ints(1, 2, 3)))
+		return b.within(k, mask)
 	case 2:
 		mask = b.Op("Unsqueeze", nil, mask, b.Ints(1, 2))
 	case 3:
@@ -152,14 +306,6 @@ func (b *Builder) attentionMask(n *Node, mask, k *Value) *Value {
 		fail(n, "a mask of shape %s", mask.Shape)
 	}
 	return b.Op("Cast", Attrs{"to": int64(Bool)}, mask)
-}
-
-// bothMasks adds a bias to the scores beside a bool mask.
-func (b *Builder) bothMasks(mask, extra *Value) *Value {
-	if mask == nil {
-		return extra
-	}
-	return b.hide(extra, mask)
 }
 
 // multiHeadAttention is com.microsoft MultiHeadAttention on separate [B,S,D] operands.
@@ -174,12 +320,6 @@ func multiHeadAttention(b *Builder, n *Node) []*Value {
 	}
 	heads := n.Int("num_heads", 1)
 	q, k, v = b.splitHeads(q, heads), b.splitHeads(k, heads), b.splitHeads(v, heads)
-	o := scores{scale: float64(n.Float("scale", 0)), causal: n.Int("unidirectional", 0) != 0}
-	if mask := n.Input(4); mask != nil {
-		o.mask = b.attentionMask(n, mask, k)
-	}
-	if extra := n.Input(5); extra != nil {
-		o.mask = b.bothMasks(o.mask, extra)
-	}
-	return []*Value{b.joinHeads(b.attend(n, q, k, v, o)), nil, nil}
+	y, _ := b.attend(n, q, k, v, b.msftScores(n, q, k, n.Input(4), n.Input(5)))
+	return []*Value{b.joinHeads(y), k, v}
 }

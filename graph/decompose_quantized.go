@@ -12,10 +12,71 @@ import (
 // real is what quantised v stands for, (v - zero) * scale, and of an activation that was
 // quantised in the graph, what it was before.
 func (b *Builder) real(n *Node, v, scale, zero *Value, axis int) *Value {
-	if d := v.Def; d != nil && d.Op == "QuantizeLinear" {
-		return d.Inputs[0]
+	if x := b.unquantized(v); x != nil {
+		return x
 	}
 	return b.Mul(b.shifted(n, v, zero, scale.Type, axis), b.alongOne(n, scale, v, axis))
+}
+
+// moves lists operators that rearrange elements of any type, by how many operands they take them from.
+var moves = map[string]int{
+	"Concat": -1, "Expand": 1, "Flatten": 1, "Gather": 1, "GatherElements": 1, "GatherND": 1, "Identity": 1,
+	"MaxPool": 1, "Reshape": 1, "Slice": 1, "Squeeze": 1, "Tile": 1, "Transpose": 1, "Unsqueeze": 1,
+}
+
+// unquantized is an activation ahead of its QuantizeLinear, also where its elements were rearranged
+// since; nil for other values. Constants are what they were rounded to.
+func (b *Builder) unquantized(v *Value) *Value {
+	d := v.Def
+	if d == nil || d.Domain != "" {
+		return nil
+	}
+	if d.Op == "QuantizeLinear" {
+		if d.Inputs[0].IsConst() {
+			return nil
+		}
+		return b.rectified(d.Inputs[0], d.Input(2), v.Type)
+	}
+	from, ok := moves[d.Op]
+	if !ok || len(d.Outputs) > 1 {
+		return nil
+	}
+	if from < 0 {
+		from = len(d.Inputs)
+	}
+	inputs := slices.Clone(d.Inputs)
+	for i := range from {
+		if inputs[i] = b.unquantized(d.Inputs[i]); inputs[i] == nil {
+			return nil
+		}
+	}
+	at := Attrs{}
+	for name, a := range d.Attrs {
+		at[name] = a.Value
+	}
+	return b.Op(d.Op, at, inputs...)
+}
+
+// rectified is x as far as numbers of type t with the zero point stand for it: where zero is the lowest of
+// them, what is negative is cut off. Quantisers leave a Relu out that comes before.
+func (b *Builder) rectified(x, zero *Value, t DataType) *Value {
+	lowest := byte(0)
+	if t == Int8 {
+		lowest = 0x80
+	}
+	if t != Uint8 && t != Int8 || zero == nil && t == Int8 {
+		return x
+	}
+	if zero != nil {
+		if !zero.IsConst() {
+			return x
+		}
+		codes, err := zero.Const.Bytes()
+		if err != nil || slices.ContainsFunc(codes, func(c byte) bool { return c != lowest }) {
+			return x
+		}
+	}
+	return b.Op("Relu", nil, x)
 }
 
 // shifted is v - zero as floats.
@@ -237,6 +298,11 @@ func (b *Builder) qLinear(n *Node, i, axis int) *Value {
 // requantized is y in the units of the scale and zero point at i, unrounded.
 func (b *Builder) requantized(n *Node, y *Value, i int) []*Value {
 	scale := n.Inputs[i]
+	t := Uint8
+	if zero := n.Input(i + 1); zero != nil {
+		t = zero.Type
+	}
+	y = b.rectified(y, n.Input(i+1), t)
 	y = b.Div(y, b.alongOne(n, scale, y, 1))
 	if zero := n.Input(i + 1); zero != nil {
 		y = b.Add(y, b.toFloat(b.alongOne(n, zero, y, 1), scale.Type))
@@ -264,4 +330,88 @@ func qLinearBinary(op string) func(b *Builder, n *Node) []*Value {
 	return func(b *Builder, n *Node) []*Value {
 		return b.requantized(n, b.Op(op, nil, b.qLinear(n, 0, 1), b.qLinear(n, 3, 1)), 6)
 	}
+}
+
+// qLinearUnary is an operator of the com.microsoft domain on one operand with scale and zero point.
+func qLinearUnary(f func(b *Builder, n *Node, x *Value) *Value) func(b *Builder, n *Node) []*Value {
+	return func(b *Builder, n *Node) []*Value { return b.requantized(n, f(b, n, b.qLinear(n, 0, 1)), 3) }
+}
+
+func qLinearGlobalAveragePool(b *Builder, n *Node) []*Value {
+	if n.Int("channels_last", 0) != 0 {
+		fail(n, "channels behind the pixels (channels_last)")
+	}
+	return b.requantized(n, b.Op("GlobalAveragePool", nil, b.qLinear(n, 0, 1)), 3)
+}
+
+func qLinearAveragePool(b *Builder, n *Node) []*Value {
+	if n.Int("channels_last", 0) != 0 {
+		fail(n, "channels behind the pixels (channels_last)")
+	}
+	at := convAttrs(n)
+	at["ceil_mode"], at["count_include_pad"] = n.Int("ceil_mode", 0), n.Int("count_include_pad", 0)
+	return b.requantized(n, b.Op("AveragePool", at, b.qLinear(n, 0, 1)), 3)
+}
+
+// qLinearConcat has the result's scale and zero point first, then the operands, each with its own.
+func qLinearConcat(b *Builder, n *Node) []*Value {
+	var parts []*Value
+	for i := 2; i+2 < len(n.Inputs); i += 3 {
+		parts = append(parts, b.qLinear(n, i, 1))
+	}
+	return b.requantized(n, b.Op("Concat", Attrs{"axis": n.Int("axis", 0)}, parts...), 0)
+}
+
+// qGemm is com.microsoft QGemm. Its bias is in units of both scales' product; without a scale for the result it
+// is floats.
+func qGemm(b *Builder, n *Node) []*Value {
+	columns := 1
+	if n.Int("transB", 0) != 0 {
+		columns = 0
+	}
+	inputs := []*Value{b.qLinear(n, 0, 1), b.qLinear(n, 3, columns)}
+	at := Attrs{"alpha": n.Float("alpha", 1), "transA": n.Int("transA", 0), "transB": n.Int("transB", 0)}
+	y := b.Op("Gemm", at, inputs...)
+	if bias := n.Input(6); bias != nil {
+		unit := b.Mul(b.Mul(n.Inputs[1], n.Inputs[4]), b.Scalar(float64(n.Float("alpha", 1)), y))
+		y = b.Add(y, b.Mul(b.toFloat(bias, y.Type), unit))
+	}
+	if n.Input(7) == nil {
+		return []*Value{y}
+	}
+	return b.requantized(n, y, 7)
+}
+
+// quantizedAttention is com.microsoft QAttention: Attention with quantised operand and weights.
+func quantizedAttention(b *Builder, n *Node) []*Value {
+	if n.Input(8) != nil {
+		fail(n, "its past is used")
+	}
+	m := *n
+	m.Inputs = []*Value{b.real(n, n.Inputs[0], n.Inputs[3], n.Input(6), 1), b.real(n, n.Inputs[1], n.Inputs[4], n.Input(7), 1), n.Input(2), n.Input(5)}
+	return packedAttention(b, &m)
+}
+
+// gatherBlockQuantized takes rows of a table of 4 or 8 bits in blocks along the last axis, with a scale and
+// perhaps a zero point each.
+func gatherBlockQuantized(b *Builder, n *Node) []*Value {
+	data, scales, block, bits := n.Inputs[0], n.Inputs[2], n.Int("block_size", 128), n.Int("bits", 4)
+	if n.Int("gather_axis", 0) != 0 || len(data.Shape) != 2 || data.Type != Uint8 || axisOf(n, "quantize_axis", 1) != 1 || bits != 4 && bits != 8 {
+		fail(n, "other than rows of a table of bytes that hold 4 or 8 bits each")
+	}
+	rows := func(v *Value) *Value {
+		return b.Op("Reshape", nil, b.unpack(v, bits), b.Ints(b.extent(n, v, 2), -1))
+	}
+	codes := rows(data)
+	width, blocks := b.extent(n, codes, 1), b.extent(n, scales, 1)
+	if width != blocks*block {
+		fail(n, "%d numbers a row in %d blocks of %d", width, blocks, block)
+	}
+	like := b.Ints(b.extent(n, data, 2), blocks, block)
+	zero := b.Scalar(float64(int64(1)<<(bits-1)), scales)
+	if z := n.Input(3); z != nil {
+		zero = b.Op("Unsqueeze", nil, b.toFloat(b.Op("Slice", nil, rows(z), b.Ints(0), b.Ints(blocks), b.Ints(1)), scales.Type), b.Ints(2))
+	}
+	table := b.Mul(b.Sub(b.toFloat(b.Op("Reshape", nil, codes, like), scales.Type), zero), b.Op("Unsqueeze", nil, scales, b.Ints(2)))
+	return []*Value{b.Op("Gather", nil, b.Op("Reshape", nil, table, b.Ints(b.extent(n, data, 2), width)), n.Inputs[1])}
 }

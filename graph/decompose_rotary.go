@@ -78,9 +78,7 @@ func packedRotaryEmbedding(b *Builder, n *Node) []*Value {
 		x = b.splitHeads(x, heads)
 	}
 	if len(at.Shape) == 1 {
-		length := b.Op("Squeeze", nil, b.Op("Shape", Attrs{"start": int64(2), "end": int64(3)}, x), b.Ints(0))
-		zero, one := b.Const(NewTensor([]int64{0})), b.Const(NewTensor([]int64{1}))
-		at = b.Op("Unsqueeze", nil, b.Add(b.Op("Range", nil, zero, length, one), at), b.Ints(0))
+		at = b.Op("Unsqueeze", nil, b.Add(b.countAlong(x, 2), at), b.Ints(0))
 	}
 	y := b.rotary(n, x, b.Op("Gather", nil, cos, at), b.Op("Gather", nil, sin, at), r, n.Int("interleaved", 0) != 0)
 	if flat {

@@ -1,6 +1,9 @@
 package graph
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 var _ = register(map[string]row{
 	"Conv":          {convShape, gradConv},
@@ -228,12 +231,8 @@ func (b *backward) giveChannelSum(n *Node, i int) {
 
 // gradConvTranspose: the transpose of a transposed convolution is the convolution.
 func gradConvTranspose(b *backward, n *Node) {
-	if n.Ints("output_shape") != nil || strings.HasPrefix(n.Str("auto_pad", "NOTSET"), "SAME") {
-		fail(n, "padding that follows from the output's shape")
-	}
 	x, w, dy := n.Inputs[0], n.Inputs[1], b.dy(n)
-	v := readWindow(n, len(w.Shape)-2)
-	v.kernel, _ = w.Shape[2:].Ints()
+	v := readTransposed(n)
 	if b.wants(n, 0) {
 		dx := b.Op("Conv", Attrs{"strides": v.strides, "dilations": v.dilates, "pads": v.pads, "group": v.group, "kernel_shape": v.kernel}, dy, w)
 		dx.Shape = x.Shape
@@ -245,10 +244,48 @@ func gradConvTranspose(b *backward, n *Node) {
 	b.giveChannelSum(n, 2)
 }
 
+// readTransposed reads a ConvTranspose's window. Where the node says how large its output is, the
+// padding follows from it: what the whole would have more is cut off on both sides, an odd row in front
+// unless auto_pad is SAME_UPPER.
+func readTransposed(n *Node) conv {
+	x, w := n.Inputs[0], n.Inputs[1]
+	v := readWindow(n, len(w.Shape)-2)
+	v.kernel, _ = w.Shape[2:].Ints()
+	auto, extra, given := n.Str("auto_pad", "NOTSET"), n.Ints("output_padding"), n.Ints("output_shape")
+	if given == nil && !strings.HasPrefix(auto, "SAME") {
+		return v
+	}
+	v.pads = make([]int64, 2*len(v.kernel))
+	for i, k := range v.kernel {
+		in, ok := x.Shape[2+i].Int()
+		if !ok {
+			fail(n, "padding that follows from extent %s, which depends on the run", x.Shape[2+i])
+		}
+		size := in * v.strides[i]
+		if given != nil {
+			size = given[len(given)-len(v.kernel)+i]
+		}
+		whole := (in-1)*v.strides[i] + v.dilates[i]*(k-1) + 1
+		if extra != nil {
+			whole += extra[i]
+		}
+		more := max(0, whole-size)
+		front := more - more/2
+		if auto == "SAME_UPPER" {
+			front = more / 2
+		}
+		v.pads[i], v.pads[len(v.kernel)+i] = front, more-front
+	}
+	return v
+}
+
 // gradMaxPool puts the gradient where the largest elements came from; the operator itself says where.
 func gradMaxPool(b *backward, n *Node) *Value {
 	if n.Int("storage_order", 0) != 0 {
-		fail(n, "storage_order 1")
+		if n.Output(1) != nil {
+			fail(n, "places that are read and count columns first (storage_order 1)")
+		}
+		n.Attrs["storage_order"] = Attr{int64(0)}
 	}
 	b.nameOutputs(n, 2)
 	x, flat := n.Inputs[0], func(v *Value) *Value { return b.Op("Reshape", nil, v, b.Ints(-1)) }
@@ -259,35 +296,62 @@ func gradMaxPool(b *backward, n *Node) *Value {
 // gradAveragePool spreads each mean's gradient over what it was taken of: channel by channel, the
 // transposed convolution with a kernel of ones.
 func gradAveragePool(b *backward, n *Node) *Value {
-	if n.Int("ceil_mode", 0) != 0 {
-		fail(n, "ceil_mode")
-	}
 	x := n.Inputs[0]
 	v := readWindow(n, len(x.Shape)-2)
 	v.kernel = n.Ints("kernel_shape")
 	if auto := n.Str("auto_pad", "NOTSET"); auto != "NOTSET" && auto != "VALID" {
 		v.padSame(n, auto == "SAME_LOWER")
 	}
-	taps := int64(1)
-	for _, k := range v.kernel {
-		taps *= k
-	}
-	ones := func(dims ...int64) *Value {
-		one := scalar(1, x.Type)
-		one.Dims = []int64{1}
-		return b.Op("ConstantOfShape", Attrs{"value": one}, b.Ints(dims...))
-	}
-	kernel := ones(append([]int64{1, 1}, v.kernel...)...)
+	padding := slices.Clone(v.pads)
+	overhangs := n.Int("ceil_mode", 0) != 0 && v.reachOut(n)
+	kernel := b.ones(x.Type, append([]int64{1, 1}, v.kernel...)...)
 	// One channel at a time: [B,C,...] as [B*C,1,...].
 	single := func(u *Value) *Value {
 		return b.Op("Reshape", nil, u, b.Op("Concat", Attrs{"axis": int64(0)}, b.Ints(-1, 1), b.Op("Shape", Attrs{"start": int64(2)}, u)))
 	}
-	dy := b.dy(n)
-	count := b.Scalar(float64(taps), x)
-	if n.Int("count_include_pad", 0) == 0 {
-		within := b.Add(b.zerosLike(x), b.Scalar(1, x))
-		count = b.Op("Conv", Attrs{"strides": v.strides, "dilations": v.dilates, "pads": v.pads, "kernel_shape": v.kernel}, single(within), kernel)
+	count := b.Scalar(float64(Count(v.kernel)), x)
+	if padded := n.Int("count_include_pad", 0) != 0; !padded || overhangs {
+		within, at := b.Add(b.zerosLike(x), b.Scalar(1, x)), v
+		if padded { // its places count, those beyond do not
+			within, at.pads = b.Op("Pad", nil, within, b.Ints(spatialPads(padding)...), b.Scalar(1, x)), make([]int64, len(v.pads))
+			for i := range at.pads {
+				at.pads[i] = v.pads[i] - padding[i]
+			}
+		}
+		count = b.Op("Conv", Attrs{"strides": v.strides, "dilations": v.dilates, "pads": at.pads, "kernel_shape": v.kernel}, single(within), kernel)
 	}
-	dx := b.convBack(v, b.Div(single(dy), count), kernel, single(x))
+	dx := b.convBack(v, b.Div(single(b.dy(n)), count), kernel, single(x))
 	return b.Op("Reshape", nil, dx, b.Op("Shape", nil, x))
+}
+
+// reachOut adds to the padding at the ends what the last places of a kernel reach beyond it when their
+// number is rounded up, and says whether that is anything.
+func (c *conv) reachOut(n *Node) bool {
+	c.pads = slices.Clone(c.pads)
+	any := false
+	for i, k := range c.kernel {
+		extent, ok1 := n.Inputs[0].Shape[2+i].Int()
+		count, ok2 := n.Outputs[0].Shape[2+i].Int()
+		if !ok1 || !ok2 {
+			fail(n, "ceil_mode with an input of %s", n.Inputs[0].Shape)
+		}
+		end := (count-1)*c.strides[i] + c.dilates[i]*(k-1) + 1
+		beyond := max(0, end-extent-c.pads[i]-c.pads[len(c.kernel)+i])
+		c.pads[len(c.kernel)+i] += beyond
+		any = any || beyond > 0
+	}
+	return any
+}
+
+// spatialPads are Pad's amounts for all axes, given those of the spatial ones.
+func spatialPads(pads []int64) []int64 {
+	half := len(pads) / 2
+	return slices.Concat([]int64{0, 0}, pads[:half], []int64{0, 0}, pads[half:])
+}
+
+// ones is a tensor of ones.
+func (b *Builder) ones(t DataType, dims ...int64) *Value {
+	one := scalar(1, t)
+	one.Dims = []int64{1}
+	return b.Op("ConstantOfShape", Attrs{"value": one}, b.Ints(dims...))
 }

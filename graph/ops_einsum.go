@@ -10,31 +10,56 @@ var _ = register(map[string]row{
 })
 
 // equation reads an Einsum's labels: a string of one letter an axis for each operand, and the
-// output's. Ellipses are not read.
+// output's. An ellipsis is written out in letters that the equation does not use.
 func equation(n *Node) (operands []string, out string) {
 	text := strings.ReplaceAll(n.Str("equation", ""), " ", "")
 	left, right, explicit := strings.Cut(text, "->")
 	operands = strings.Split(left, ",")
-	if strings.Contains(text, ".") || len(operands) != len(n.Inputs) {
+	if len(operands) != len(n.Inputs) {
 		fail(n, "equation %q for %d operands", text, len(n.Inputs))
 	}
+	more := "" // the letters of the longest ellipsis
 	for i, labels := range operands {
-		if len(labels) != len(n.Inputs[i].Shape) {
+		rank := len(n.Inputs[i].Shape)
+		if before, after, dots := strings.Cut(labels, "..."); dots {
+			letters := unused(n, text, rank-len(before)-len(after))
+			operands[i] = before + letters + after
+			if len(letters) > len(more) {
+				more = letters
+			}
+		}
+		if len(operands[i]) != rank {
 			fail(n, "equation %q for an operand of %s", text, n.Inputs[i].Shape)
 		}
 	}
 	if explicit {
-		return operands, right
+		return operands, strings.Replace(right, "...", more, 1)
 	}
-	// Without an arrow the output has the labels that occur once, in alphabetical order.
-	all := []byte(strings.Join(operands, ""))
+	// Without an arrow the output has the ellipsis, then the labels that occur once, in alphabetical order.
+	all := []byte(strings.ReplaceAll(left, "...", ""))
 	slices.Sort(all)
 	for _, l := range all {
-		if strings.Count(string(all), string(l)) == 1 {
+		if strings.Count(string(all), string(l)) == 1 && l != ',' {
 			out += string(l)
 		}
 	}
-	return operands, out
+	return operands, more + out
+}
+
+// unused are count letters that the equation does not use. Fewer are the last of more, as an ellipsis is
+// broadcast from the right.
+func unused(n *Node, text string, count int) string {
+	const letters = "zyxwvutsrqponmlkjihgfedcbaZYXWVUTSRQPONMLKJIHGFEDCBA"
+	out := ""
+	for _, l := range letters {
+		if len(out) < count && !strings.ContainsRune(text, l) {
+			out = string(l) + out
+		}
+	}
+	if len(out) != max(0, count) {
+		fail(n, "equation %q with %d axes for an ellipsis", text, count)
+	}
+	return out
 }
 
 func einsumShape(c *ctx) {
@@ -61,7 +86,7 @@ func einsumShape(c *ctx) {
 }
 
 // gradEinsum: the gradient of one operand is the product of the others with the output's
-// gradient, summed to that operand's labels.
+// gradient, summed to that operand's labels. Over labels that none of these has, the operand was summed.
 func gradEinsum(b *backward, n *Node) {
 	operands, out := equation(n)
 	for i, labels := range operands {
@@ -74,12 +99,22 @@ func gradEinsum(b *backward, n *Node) {
 				left, inputs = append(left, other), append(inputs, n.Inputs[j])
 			}
 		}
-		known := strings.Join(left, "")
+		known, kept := strings.Join(left, ""), ""
+		var summed []int64
 		for j := range labels {
-			if !strings.Contains(known, labels[j:j+1]) || strings.Count(labels, labels[j:j+1]) > 1 {
-				fail(n, "label %q is only in operand %q, or twice", labels[j:j+1], labels)
+			switch {
+			case strings.Count(labels, labels[j:j+1]) > 1:
+				fail(n, "label %q is twice in operand %q", labels[j:j+1], labels)
+			case strings.Contains(known, labels[j:j+1]):
+				kept += labels[j : j+1]
+			default:
+				summed = append(summed, int64(j))
 			}
 		}
-		b.give(n, i, b.Op("Einsum", Attrs{"equation": strings.Join(left, ",") + "->" + labels}, inputs...))
+		dx := b.Op("Einsum", Attrs{"equation": strings.Join(left, ",") + "->" + kept}, inputs...)
+		if len(summed) > 0 {
+			dx = b.Op("Expand", nil, b.Op("Unsqueeze", nil, dx, b.Ints(summed...)), b.Op("Shape", nil, n.Inputs[i]))
+		}
+		b.give(n, i, dx)
 	}
 }

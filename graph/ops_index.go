@@ -70,11 +70,7 @@ func (b *backward) gatherAlong(n *Node, axis int) *Value {
 	front := moveToFront(len(x.Shape), axis, 1)
 	rows := b.Transpose(dy, moveToFront(len(dy.Shape), axis, len(index.Shape))...)
 	sum := b.scatterAdd("ScatterND", nil, b.Transpose(x, front...), b.lastUnsqueezed(index), rows)
-	back := make([]int64, len(front))
-	for i, p := range front {
-		back[p] = int64(i)
-	}
-	return b.Transpose(sum, back...)
+	return b.Transpose(sum, inverse(front)...)
 }
 
 // moveToFront permutes count axes from axis on to the front.
@@ -107,10 +103,33 @@ func gatherNDShape(c *ctx) {
 }
 
 func gradGatherND(b *backward, n *Node) *Value {
-	if n.Int("batch_dims", 0) != 0 {
-		fail(n, "batch_dims is %d", n.Int("batch_dims", 0))
+	return b.scatterAdd("ScatterND", nil, n.Inputs[0], b.wholeIndices(n), b.dy(n))
+}
+
+// wholeIndices are GatherND's indices with the places along its batch axes put in front, which
+// GatherND implies and ScatterND wants.
+func (b *backward) wholeIndices(n *Node) *Value {
+	index, batch := n.Inputs[1], int(n.Int("batch_dims", 0))
+	if batch == 0 {
+		return index
 	}
-	return b.scatterAdd("ScatterND", nil, n.Inputs[0], n.Inputs[1], b.dy(n))
+	last, one := int64(len(index.Shape)-1), b.Ints(1)
+	tuples := b.Op("Concat", Attrs{"axis": int64(0)}, b.Op("Shape", Attrs{"start": int64(0), "end": last}, index), one)
+	var parts []*Value
+	for axis := range batch {
+		target := slices.Repeat([]int64{1}, int(last)+1)
+		target[axis] = -1
+		at := b.Op("Reshape", nil, b.countAlong(n.Inputs[0], axis), b.Ints(target...))
+		parts = append(parts, b.Op("Expand", nil, at, tuples))
+	}
+	return b.Op("Concat", Attrs{"axis": last}, append(parts, index)...)
+}
+
+// countAlong is 0, 1, ... up to the extent of x along the axis.
+func (b *Builder) countAlong(x *Value, axis int) *Value {
+	extent := b.Op("Shape", Attrs{"start": int64(axis), "end": int64(axis + 1)}, x)
+	zero, one := b.Const(NewTensor([]int64{0})), b.Const(NewTensor([]int64{1}))
+	return b.Op("Range", nil, zero, b.Op("Squeeze", nil, extent, b.Ints(0)), one)
 }
 
 func gatherElementsShape(c *ctx) { c.out(0, c.n.Inputs[0].Type, c.shape(1)) }
@@ -119,41 +138,98 @@ func gradGatherElements(b *backward, n *Node) *Value {
 	return b.scatterAdd("ScatterElements", Attrs{"axis": n.Int("axis", 0)}, n.Inputs[0], n.Inputs[1], b.dy(n))
 }
 
-// scatterAdd adds up the updates where the indices say, in zeros shaped like x; half floats are added up as floats.
+// scatterAdd adds up the updates where the indices say, in zeros shaped like x.
 func (b *backward) scatterAdd(op string, attrs Attrs, x, indices, updates *Value) *Value {
+	return b.scatterAddInto(op, attrs, b.zerosLike(x), indices, updates)
+}
+
+// scatterAddInto adds up the updates in a tensor where the indices say; half floats are added up as floats.
+func (b *backward) scatterAddInto(op string, attrs Attrs, into, indices, updates *Value) *Value {
 	at := Attrs{"reduction": "add"}
 	maps.Copy(at, attrs)
-	wide := x.Type
-	if wide == Float16 || wide == BFloat16 {
-		wide = Float
+	sum := b.Op(op, at, b.widened(into), indices, b.widened(updates))
+	return b.cast(sum, into.Type)
+}
+
+// widened is x, half floats as floats: what sums are formed in.
+func (b *backward) widened(x *Value) *Value {
+	if x.Type == Float16 || x.Type == BFloat16 {
+		return b.cast(x, Float)
 	}
-	sum := b.Op(op, at, b.cast(b.zerosLike(x), wide), indices, b.cast(updates, wide))
-	return b.cast(sum, x.Type)
+	return x
+}
+
+// scatter is a Scatter operator's gradient at work: what it reads, and the operators with its axis.
+type scatter struct {
+	*backward
+	n          *Node
+	gatherOp   string
+	at         Attrs
+	data, with *Value // what is written to, and what is written there
 }
 
 // gradScatter: the data keeps its gradient except where it was overwritten; the updates get
-// theirs from where they were put. Of places that are written twice the specification says nothing.
+// theirs from where they were put. Of places that are overwritten twice the specification says nothing.
 func gradScatter(gather string) func(b *backward, n *Node) {
 	return func(b *backward, n *Node) {
-		var at Attrs
+		s := &scatter{backward: b, n: n, gatherOp: gather, at: Attrs{}, data: n.Inputs[0], with: n.Inputs[2]}
 		if n.Op == "ScatterElements" {
-			at = Attrs{"axis": n.Int("axis", 0)}
+			s.at["axis"] = n.Int("axis", 0)
 		}
-		dx := b.dy(n)
-		switch r := n.Str("reduction", "none"); r {
-		case "add":
-		case "none":
-			dx = b.Op(n.Op, at, dx, n.Inputs[1], b.zerosLike(n.Inputs[2]))
-		default:
-			fail(n, "reduction %q", r)
+		rules := map[string]func() (*Value, *Value){"none": s.overwritten, "add": s.added, "mul": s.multiplied, "max": s.largest, "min": s.largest}
+		rule := rules[n.Str("reduction", "none")]
+		if rule == nil {
+			fail(n, "reduction %q", n.Str("reduction", "none"))
 		}
+		data, with := rule()
 		if b.wants(n, 0) {
-			b.give(n, 0, dx)
+			b.give(n, 0, data)
 		}
 		if b.wants(n, 2) {
-			b.give(n, 2, b.Op(gather, at, b.dy(n), n.Inputs[1]))
+			b.give(n, 2, with)
 		}
 	}
+}
+
+// gather reads v where the updates were put.
+func (s *scatter) gather(v *Value) *Value { return s.Op(s.gatherOp, s.at, v, s.n.Inputs[1]) }
+
+// scatter puts v into the tensor as the node puts its updates into its data.
+func (s *scatter) scatter(reduction string, into, v *Value) *Value {
+	at := Attrs{"reduction": reduction}
+	maps.Copy(at, s.at)
+	out := s.Op(s.n.Op, at, into, s.n.Inputs[1], v)
+	out.Shape = s.data.Shape
+	return out
+}
+
+func (s *scatter) overwritten() (data, with *Value) {
+	dy := s.dy(s.n)
+	return s.scatter("none", dy, s.zerosLike(s.with)), s.gather(dy)
+}
+
+func (s *scatter) added() (data, with *Value) { return s.dy(s.n), s.gather(s.dy(s.n)) }
+
+// multiplied: each factor's gradient is the product of the others at its place, as in [gradReduceProd].
+func (s *scatter) multiplied() (data, with *Value) {
+	dy, one := s.dy(s.n), s.Scalar(1, s.data)
+	zero := s.Op("Equal", nil, s.with, s.Scalar(0, s.with))
+	rest, zeros := s.Op("Where", nil, zero, one, s.with), s.cast(zero, s.with.Type)
+	none := s.zerosLike(s.data)
+	product := s.scatter("mul", s.Add(none, one), rest)
+	others := s.Sub(s.gather(s.scatter("add", none, zeros)), zeros)
+	alone := s.cast(s.Op("Equal", nil, others, s.Scalar(0, others)), others.Type)
+	with = s.Mul(s.Div(s.gather(s.Mul(s.Mul(dy, s.data), product)), rest), alone)
+	return s.Mul(dy, s.scatter("mul", s.Add(none, one), s.with)), with
+}
+
+// largest also is the smallest: what is left over at a place shares the gradient.
+func (s *scatter) largest() (data, with *Value) {
+	y := s.n.Outputs[0]
+	stays := s.cast(s.Op("Equal", nil, s.data, y), y.Type)
+	wins := s.cast(s.Op("Equal", nil, s.with, s.gather(y)), y.Type)
+	share := s.Div(s.dy(s.n), s.scatter("add", stays, wins))
+	return s.Mul(stays, share), s.Mul(wins, s.gather(share))
 }
 
 func argShape(c *ctx) {

@@ -167,12 +167,7 @@ func transposeShape(c *ctx) {
 }
 
 func gradTranspose(b *backward, n *Node) *Value {
-	perm := permutation(n, len(n.Inputs[0].Shape))
-	inverse := make([]int64, len(perm))
-	for i, p := range perm {
-		inverse[p] = int64(i)
-	}
-	return b.Transpose(b.dy(n), inverse...)
+	return b.Transpose(b.dy(n), inverse(permutation(n, len(n.Inputs[0].Shape)))...)
 }
 
 func concatShape(c *ctx) {
@@ -313,11 +308,16 @@ func gradSplit(b *backward, n *Node) {
 
 // zerosLike is a tensor of zeros of v's run-time shape.
 func (b *Builder) zerosLike(v *Value) *Value {
-	zero := scalar(0, v.Type)
-	zero.Dims = []int64{1}
-	out := b.Op("ConstantOfShape", Attrs{"value": zero}, b.Op("Shape", nil, v))
+	out := b.zeros(v.Type, b.Op("Shape", nil, v))
 	out.Shape = v.Shape
 	return out
+}
+
+// zeros is a tensor of zeros of the dims that a run finds.
+func (b *Builder) zeros(t DataType, dims *Value) *Value {
+	zero := scalar(0, t)
+	zero.Dims = []int64{1}
+	return b.Op("ConstantOfShape", Attrs{"value": zero}, dims)
 }
 
 // window is a Slice along one axis, start in [0, extent].
@@ -452,12 +452,40 @@ func gradSlice(b *backward, n *Node) *Value {
 	dy := b.dy(n)
 	ws, ok := (&ctx{in: b.in, n: n}).windows()
 	if !ok {
-		fail(n, "its bounds depend on the run, or its step is negative")
+		return b.sumSliced(n)
 	}
 	for _, w := range slices.Backward(ws) {
 		dy = b.padAxis(n, b.strew(n, dy, &w), w)
 	}
 	return dy
+}
+
+// sumSliced puts the gradient back where the same slice of the elements' numbers says, for bounds that
+// depend on the run and for negative steps.
+func (b *backward) sumSliced(n *Node) *Value {
+	x, c := n.Inputs[0], &ctx{in: b.in, n: n}
+	count, known := n.Inputs[1].Shape.Count().Int()
+	if !known {
+		fail(n, "the number of its bounds depends on the run")
+	}
+	axes := firstN(int(count))
+	if n.Input(3) != nil {
+		axes = c.need(3, "its axes")
+	}
+	dx := b.dy(n)
+	for i, axis := range c.axes(axes, len(x.Shape)) {
+		bounds := []*Value{b.countAlong(x, axis)}
+		for k := 1; k < len(n.Inputs); k++ {
+			switch {
+			case k == 3:
+				bounds = append(bounds, b.Ints(0))
+			default:
+				bounds = append(bounds, b.Op("Slice", nil, n.Inputs[k], b.Ints(int64(i)), b.Ints(int64(i+1)), b.Ints(0)))
+			}
+		}
+		dx = b.sumRows(dx, b.Op("Slice", nil, bounds...), x, axis)
+	}
+	return dx
 }
 
 // strew puts step-1 zeros behind each element of dy along the window's axis and makes it a
@@ -543,10 +571,10 @@ func padShape(c *ctx) {
 }
 
 // gradPad pads by as much less: it takes off what was put on and puts zeros where something was
-// cut off. Other modes than constant are not differentiated.
+// cut off.
 func gradPad(b *backward, n *Node) *Value {
-	if mode := n.Str("mode", "constant"); mode != "constant" {
-		fail(n, "padding mode %q", mode)
+	if n.Str("mode", "constant") != "constant" {
+		return b.sumPadded(n)
 	}
 	less := b.Op("Neg", nil, n.Inputs[1])
 	if pads, ok := (&ctx{in: b.in, n: n}).known(1); ok {
@@ -562,6 +590,47 @@ func gradPad(b *backward, n *Node) *Value {
 	dx := b.Op("Pad", nil, inputs...)
 	dx.Shape = n.Inputs[0].Shape
 	return dx
+}
+
+// sumPadded adds up, along one axis after the other, what was taken of each element: the mode pads
+// the elements' numbers to tell.
+func (b *backward) sumPadded(n *Node) *Value {
+	c := &ctx{in: b.in, n: n}
+	pads, axes := c.need(1, "its amounts"), firstN(len(n.Inputs[0].Shape))
+	if n.Input(3) != nil {
+		axes = c.need(3, "its axes")
+	}
+	dx := b.dy(n)
+	for i, axis := range c.axes(axes, len(n.Inputs[0].Shape)) {
+		before, after := pads[i], pads[len(axes)+i]
+		if before == 0 && after == 0 {
+			continue
+		}
+		from := b.Op("Pad", Attrs{"mode": n.Str("mode", "")}, b.countAlong(n.Inputs[0], axis), b.Ints(before, after))
+		dx = b.sumRows(dx, from, n.Inputs[0], axis)
+	}
+	return dx
+}
+
+// sumRows adds up slices of dy along an axis by the numbers in at, into as many slices as x has there.
+func (b *backward) sumRows(dy, at, x *Value, axis int) *Value {
+	front := moveToFront(len(dy.Shape), axis, 1)
+	rows := b.Transpose(dy, front...)
+	extent := b.Op("Shape", Attrs{"start": int64(axis), "end": int64(axis + 1)}, x)
+	dims := b.Op("Concat", Attrs{"axis": int64(0)}, extent, b.Op("Shape", Attrs{"start": int64(1)}, rows))
+	none := b.zeros(dy.Type, dims)
+	none.Shape = joined(x.Shape[axis:axis+1], rows.Shape[1:])
+	sum := b.scatterAddInto("ScatterND", nil, none, b.lastUnsqueezed(at), rows)
+	return b.Transpose(sum, inverse(front)...)
+}
+
+// inverse is the permutation that undoes perm.
+func inverse(perm []int64) []int64 {
+	out := make([]int64, len(perm))
+	for i, p := range perm {
+		out[p] = int64(i)
+	}
+	return out
 }
 
 func expandShape(c *ctx) {

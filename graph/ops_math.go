@@ -88,7 +88,7 @@ var _ = register(map[string]row{
 			b.give(n, 1, b.Op("Neg", nil, b.Mul(dx, n.Outputs[0])))
 		}
 	}},
-	"Mod":  {modShape, nil},
+	"Mod":  {modShape, gradMod},
 	"Pow":  {broadcastRule, gradPow},
 	"Max":  {broadcastRule, gradExtreme},
 	"Min":  {broadcastRule, gradExtreme},
@@ -103,6 +103,20 @@ var _ = register(map[string]row{
 	"Cos": {unary, chain(func(b *backward, n *Node) *Value {
 		return b.Op("Neg", nil, b.Mul(b.dy(n), b.Op("Sin", nil, n.Inputs[0])))
 	})},
+	"Tan": {unary, chain(func(b *backward, n *Node) *Value {
+		y := n.Outputs[0]
+		return b.Mul(b.dy(n), b.Add(b.Mul(y, y), b.Scalar(1, y)))
+	})},
+	"Sinh": {unary, chain(func(b *backward, n *Node) *Value { return b.Mul(b.dy(n), b.Op("Cosh", nil, n.Inputs[0])) })},
+	"Cosh": {unary, chain(func(b *backward, n *Node) *Value { return b.Mul(b.dy(n), b.Op("Sinh", nil, n.Inputs[0])) })},
+	"Asin": {unary, chain(func(b *backward, n *Node) *Value { return b.Div(b.dy(n), b.Op("Sqrt", nil, b.square(n, -1, 1))) })},
+	"Acos": {unary, chain(func(b *backward, n *Node) *Value {
+		return b.Op("Neg", nil, b.Div(b.dy(n), b.Op("Sqrt", nil, b.square(n, -1, 1))))
+	})},
+	"Atan":           {unary, chain(func(b *backward, n *Node) *Value { return b.Div(b.dy(n), b.square(n, 1, 1)) })},
+	"Asinh":          {unary, chain(func(b *backward, n *Node) *Value { return b.Div(b.dy(n), b.Op("Sqrt", nil, b.square(n, 1, 1))) })},
+	"Acosh":          {unary, chain(func(b *backward, n *Node) *Value { return b.Div(b.dy(n), b.Op("Sqrt", nil, b.square(n, 1, -1))) })},
+	"Atanh":          {unary, chain(func(b *backward, n *Node) *Value { return b.Div(b.dy(n), b.square(n, -1, 1)) })},
 	"QuantizeLinear": {quantizeShape, nil}, // see decompose_quantized.go
 	"Floor":          {unary, nil},
 	"Ceil":           {unary, nil},
@@ -154,6 +168,28 @@ func chain(dx func(b *backward, n *Node) *Value) func(*backward, *Node) {
 }
 
 func (b *backward) twice(x *Value) *Value { return b.Add(x, x) }
+
+// square is factor*x^2 + add, of the node's first input.
+func (b *backward) square(n *Node, factor, add float64) *Value {
+	x := n.Inputs[0]
+	y := b.Mul(x, x)
+	if factor != 1 {
+		y = b.Mul(y, b.Scalar(factor, x))
+	}
+	return b.Add(y, b.Scalar(add, x))
+}
+
+// gradMod: the remainder is x - k*y, with a whole number k that does not change near by.
+func gradMod(b *backward, n *Node) {
+	x, y := n.Inputs[0], n.Inputs[1]
+	if b.wants(n, 0) {
+		b.give(n, 0, b.dy(n))
+	}
+	if b.wants(n, 1) {
+		k := b.Div(b.Sub(x, n.Outputs[0]), y)
+		b.give(n, 1, b.Op("Neg", nil, b.Mul(b.dy(n), k)))
+	}
+}
 
 func (b *backward) cast(x *Value, to DataType) *Value {
 	if x.Type == to {
@@ -402,14 +438,23 @@ func gradWhere(b *backward, n *Node) {
 	}
 }
 
-// gradClip passes the gradient where the input lies within the limits.
+// gradClip passes the gradient where the input lies within the limits; a limit gets that of what it
+// stands in for. The upper limit is applied last, so it has the last word.
 func gradClip(b *backward, n *Node) {
-	b.onlyWants(n, 1)
 	x, dx := n.Inputs[0], b.dy(n)
-	for i, outside := range []string{"Less", "Greater"} {
-		if limit := n.Input(i + 1); limit != nil {
-			dx = b.Op("Where", nil, b.Op(outside, nil, x, limit), b.Scalar(0, dx), dx)
+	zero := b.Scalar(0, dx)
+	for i := 2; i > 0; i-- {
+		limit := n.Input(i)
+		if limit == nil {
+			continue
 		}
+		outside := b.Op([]string{"Less", "Greater"}[i-1], nil, x, limit)
+		if b.wants(n, i) {
+			b.give(n, i, b.Op("Where", nil, outside, dx, zero))
+		}
+		dx = b.Op("Where", nil, outside, zero, dx)
 	}
-	b.give(n, 0, dx)
+	if b.wants(n, 0) {
+		b.give(n, 0, dx)
+	}
 }

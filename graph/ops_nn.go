@@ -32,7 +32,7 @@ var _ = register(map[string]row{
 	"ReduceMean":         {reduceShape, chain(gradReduceMean)},
 	"ReduceMax":          {reduceShape, chain(gradReduceExtreme)},
 	"ReduceMin":          {reduceShape, chain(gradReduceExtreme)},
-	"ReduceProd":         {reduceShape, nil},
+	"ReduceProd":         {reduceShape, chain(gradReduceProd)},
 	"ReduceLogSum": {reduceShape, chain(func(b *backward, n *Node) *Value {
 		return b.spread(n, b.Div(b.kept(n, b.dy(n)), b.Op("Exp", nil, b.kept(n, n.Outputs[0]))))
 	})},
@@ -147,14 +147,8 @@ func globalPoolShape(c *ctx) {
 	c.out(0, c.n.Inputs[0].Type, s)
 }
 
-func gradGlobalAveragePool(b *backward, n *Node) *Value {
-	x := n.Inputs[0]
-	area, ok := x.Shape[2:].Count().Int()
-	if !ok {
-		fail(n, "extents %s depend on the run", x.Shape)
-	}
-	return b.Op("Expand", nil, b.Div(b.dy(n), b.Scalar(float64(area), x)), b.Op("Shape", nil, x))
-}
+// gradGlobalAveragePool is ReduceMean's over all axes behind batch and channels.
+func gradGlobalAveragePool(b *backward, n *Node) *Value { return b.spreadMean(n, b.dy(n)) }
 
 // reduced lists the axes that a reduction goes over.
 func (c *ctx) reduced() []int {
@@ -209,27 +203,45 @@ func (b *backward) spread(n *Node, v *Value) *Value {
 	return b.Op("Expand", nil, v, b.Op("Shape", nil, n.Inputs[0]))
 }
 
-func gradReduceMean(b *backward, n *Node) *Value {
+func gradReduceMean(b *backward, n *Node) *Value { return b.spreadMean(n, b.kept(n, b.dy(n))) }
+
+// spreadMean shares out the gradient dy of means, of which the node has made one from every so many
+// elements of its input.
+func (b *backward) spreadMean(n *Node, dy *Value) *Value {
 	x := n.Inputs[0]
-	count := Known(1)
-	for _, a := range (&ctx{in: b.in, n: n}).reduced() {
-		count = count.Mul(x.Shape[a])
-	}
-	dy := b.kept(n, b.dy(n))
-	if k, ok := count.Int(); ok {
+	if k, ok := x.Shape.Count().Div(n.Outputs[0].Shape.Count()).Int(); ok {
 		return b.spread(n, b.Div(dy, b.Scalar(float64(k), x)))
 	}
 	ratio := b.Op("Div", nil, b.Op("Size", nil, x), b.Op("Size", nil, n.Outputs[0]))
 	return b.spread(n, b.Div(dy, b.cast(ratio, x.Type)))
 }
 
+// gradReduceProd is the product of the other elements: that of all that are not zero, divided by the
+// element, where no other element is zero.
+func gradReduceProd(b *backward, n *Node) *Value {
+	x := n.Inputs[0]
+	axes := b.reducedAxes(n)
+	zero := b.Op("Equal", nil, x, b.Scalar(0, x))
+	rest := b.Op("Where", nil, zero, b.Scalar(1, x), x)
+	product := b.Op("ReduceProd", Attrs{"keepdims": int64(1), "noop_with_empty_axes": int64(1)}, rest, b.Ints(axes...))
+	zeros := b.cast(zero, x.Type)
+	others := b.Sub(b.Sum(zeros, true, axes...), zeros)
+	alone := b.cast(b.Op("Equal", nil, others, b.Scalar(0, x)), x.Type)
+	return b.Mul(b.kept(n, b.dy(n)), b.Mul(b.Div(product, rest), alone))
+}
+
+// reducedAxes are the axes that a reduction goes over, none if it goes over none.
+func (b *backward) reducedAxes(n *Node) []int64 {
+	axes := []int64{}
+	for _, a := range (&ctx{in: b.in, n: n}).reduced() {
+		axes = append(axes, int64(a))
+	}
+	return axes
+}
+
 // gradReduceExtreme shares the gradient between the elements that are the extreme.
 func gradReduceExtreme(b *backward, n *Node) *Value {
 	x := n.Inputs[0]
 	is := b.cast(b.Op("Equal", nil, x, b.kept(n, n.Outputs[0])), x.Type)
-	var axes []int64
-	for _, a := range (&ctx{in: b.in, n: n}).reduced() {
-		axes = append(axes, int64(a))
-	}
-	return b.Mul(is, b.Div(b.kept(n, b.dy(n)), b.Sum(is, true, axes...)))
+	return b.Mul(is, b.Div(b.kept(n, b.dy(n)), b.Sum(is, true, b.reducedAxes(n)...)))
 }

@@ -38,12 +38,12 @@ func TestAnOperatorWithoutAGradientIsNamed(t *testing.T) {
 		want  []string // parts of the error; none where there is a gradient
 	}{
 		{"all have gradients", []string{"Exp first", "Add second +", "ReduceSum third"}, 0, nil},
-		{"one has none", []string{"Exp first", "ReduceProd the-product"}, errs.Unsupported, []string{`ReduceProd (1, first "the-product")`}},
+		{"one has none", []string{"Exp first", "Hardmax the-best"}, errs.Unsupported, []string{`Hardmax (1, first "the-best")`}},
 		{
-			"two have none, one of them twice",
-			[]string{"Hardmax hard-1", "Exp first", "Hardmax hard-2", "ReduceProd the-product"},
+			"one has none, twice",
+			[]string{"Hardmax hard-1", "Exp first", "Hardmax hard-2", "ReduceSum last"},
 			errs.Unsupported,
-			[]string{"Hardmax", "hard-1"},
+			[]string{`Hardmax (2, first "hard-1")`},
 		},
 		{"one that is not known at all", []string{"Exp first", "NoSuchOperator odd", "ReduceSum last"}, errs.Unsupported, []string{"NoSuchOperator", `"odd"`}},
 		{"one that is not known, beside a way that is", []string{"NoSuchOperator odd", "Add joined +", "ReduceSum last"}, errs.Unsupported, []string{"NoSuchOperator", `"odd"`}},

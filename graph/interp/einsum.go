@@ -5,10 +5,11 @@ import "strings"
 // einsum sums the product of the operands over every label that the output lacks.
 func einsum(c *call) []Array {
 	left, out, explicit := strings.Cut(strings.ReplaceAll(c.n.Str("equation", ""), " ", ""), "->")
-	operands := strings.Split(left, ",")
 	if !explicit {
 		out = implied(left)
 	}
+	operands := strings.Split(left, ",")
+	out = c.spellOut(operands, out)
 	labels := out
 	extent := map[byte]int{}
 	for i, o := range operands {
@@ -39,8 +40,28 @@ func einsum(c *call) []Array {
 	return one(result)
 }
 
-// implied are the labels that occur once, in alphabetical order.
+// spellOut writes the ellipses of operands and output as digits, counted from the right as axes are
+// broadcast.
+func (c *call) spellOut(operands []string, out string) string {
+	const digits = "9876543210"
+	longest := ""
+	for i, o := range operands {
+		if strings.Contains(o, "...") {
+			axes := digits[len(digits)-(len(c.in[i].Dims)-len(o)+len("...")):]
+			operands[i] = strings.Replace(o, "...", axes, 1)
+			if len(axes) > len(longest) {
+				longest = axes
+			}
+		}
+	}
+	return strings.Replace(out, "...", longest, 1)
+}
+
+// implied are an ellipsis and the labels that occur once, in alphabetical order.
 func implied(left string) (out string) {
+	if strings.Contains(left, "...") {
+		out = "..."
+	}
 	for l := 'A'; l <= 'z'; l++ {
 		if strings.Count(left, string(l)) == 1 {
 			out += string(l)

@@ -43,6 +43,15 @@ func init() {
 		"Log":            unary(math.Log),
 		"Sin":            unary(math.Sin),
 		"Cos":            unary(math.Cos),
+		"Tan":            unary(math.Tan),
+		"Asin":           unary(math.Asin),
+		"Acos":           unary(math.Acos),
+		"Atan":           unary(math.Atan),
+		"Sinh":           unary(math.Sinh),
+		"Cosh":           unary(math.Cosh),
+		"Asinh":          unary(math.Asinh),
+		"Acosh":          unary(math.Acosh),
+		"Atanh":          unary(math.Atanh),
 		"Floor":          unary(math.Floor),
 		"Ceil":           unary(math.Ceil),
 		"Round":          unary(round),
@@ -499,9 +508,11 @@ func within(at, ends []int) bool {
 	return true
 }
 
-// maxPool also tells where in x each largest element stands.
+// maxPool also tells where in x each largest element stands; places in an image may count columns first.
 func maxPool(c *call) []Array {
-	x := c.in[0].Data
+	x, spatial := c.in[0].Data, c.in[0].Dims[2:]
+	area := count(spatial)
+	turned := c.n.Int("storage_order", 0) != 0
 	var indices []float64
 	out := c.pool(func(under []int, _ int) float64 {
 		best := under[0]
@@ -510,10 +521,24 @@ func maxPool(c *call) []Array {
 				best = i
 			}
 		}
-		indices = append(indices, float64(best))
+		place := best
+		if turned {
+			place = best - best%area + columnsFirst(best%area, spatial)
+		}
+		indices = append(indices, float64(place))
 		return x[best]
 	})
 	return []Array{out, {graph.Int64, out.Dims, indices}}
+}
+
+// columnsFirst is the number of the place k in dims when the first axis runs fastest.
+func columnsFirst(k int, dims []int) int {
+	out, step := 0, strides(dims)
+	for i, size := len(dims)-1, count(dims); i >= 0; i-- {
+		size /= dims[i]
+		out += k / step[i] % dims[i] * size
+	}
+	return out
 }
 
 func averagePool(c *call) []Array {
@@ -533,9 +558,6 @@ func averagePool(c *call) []Array {
 // batchNorm normalises each channel by its running mean and variance.
 func batchNorm(c *call) []Array {
 	x := c.in[0]
-	if c.n.Int("training_mode", 0) != 0 {
-		panic("training mode is not interpreted")
-	}
 	scale, bias, mean, variance := c.in[1].Data, c.in[2].Data, c.in[3].Data, c.in[4].Data
 	epsilon := float64(c.n.Float("epsilon", 1e-5))
 	_, channels, inner := x.split(1)
@@ -701,13 +723,10 @@ func quantize(c *call) []Array {
 	if zero.Type == graph.Int8 {
 		low, high = -128, 127
 	}
-	_, n, inner := 0, 1, len(x.Data)
-	if len(scale.Data) > 1 {
-		_, n, inner = x.split(c.axis("axis", 1, len(x.Dims)))
-	}
+	of := c.scaleOf(x, scale)
 	out := zeros(zero.Type, x.Dims...)
 	for i, v := range x.Data {
-		k := i / inner % n
+		k := of(i)
 		shift := 0.0
 		if len(zero.Data) > 0 {
 			shift = zero.Data[k]
@@ -715,4 +734,19 @@ func quantize(c *call) []Array {
 		out.Data[i] = max(low, min(high, math.RoundToEven(v/scale.Data[k])+shift))
 	}
 	return one(out)
+}
+
+// scaleOf finds the scale of each element: the only one, one along an axis, or one for each block of elements
+// along it.
+func (c *call) scaleOf(x, scale Array) func(i int) int {
+	if len(scale.Data) == 1 {
+		return func(int) int { return 0 }
+	}
+	axis := c.axis("axis", 1, len(x.Dims))
+	_, n, inner := x.split(axis)
+	if block := int(c.n.Int("block_size", 0)); block > 0 {
+		blocks := scale.Dims[axis]
+		return func(i int) int { return (i/(n*inner)*blocks+i/inner%n/block)*inner + i%inner }
+	}
+	return func(i int) int { return i / inner % n }
 }

@@ -3,11 +3,8 @@ package interp
 import "math"
 
 // resize evaluates Resize one axis after the other: each output element is a weighted sum of
-// a few input elements along the axis. Without antialiasing, all modes are such products.
+// a few input elements along the axis. All modes are such products.
 func resize(c *call) []Array {
-	if c.n.Int("antialias", 0) != 0 {
-		panic("antialiased resizing is not interpreted")
-	}
 	a := c.in[0]
 	axes := c.attrInts("axes")
 	if axes == nil {
@@ -28,8 +25,8 @@ func resize(c *call) []Array {
 			scale = c.in[2].Data[i]
 			out = int(math.Floor(float64(in) * scale))
 		}
-		if out != in || scale != 1 {
-			a = a.resample(axis, c.taps(in, out, scale))
+		if out != in || scale != 1 || c.crops() {
+			a = a.resample(axis, c.taps(in, out, scale, c.region(i, len(axes))), float64(c.n.Float("extrapolation_value", 0)))
 		}
 	}
 	return []Array{a}
@@ -61,12 +58,28 @@ type tap struct {
 	weight float64
 }
 
-// taps lists the shares for each output position along an axis.
-func (c *call) taps(in, out int, scale float64) [][]tap {
+// crops says whether the node cuts a region out of its input.
+func (c *call) crops() bool {
+	return c.n.Str("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+}
+
+// region is the part of an axis, from 0 to 1, that is cut out: starts come first, then ends.
+func (c *call) region(i, axes int) [2]float64 {
+	if !c.crops() {
+		return [2]float64{0, 1}
+	}
+	return [2]float64{c.in[1].Data[i], c.in[1].Data[axes+i]}
+}
+
+// taps lists the shares for each output position along an axis; none where it lies outside.
+func (c *call) taps(in, out int, scale float64, region [2]float64) [][]tap {
 	list := make([][]tap, out)
 	for i := range list {
-		x := c.coordinate(float64(i), in, out, scale)
-		for _, t := range c.around(x) {
+		x := c.coordinate(float64(i), in, out, scale, region)
+		if c.crops() && (x < 0 || x > float64(in-1)) {
+			continue
+		}
+		for _, t := range c.around(x, scale) {
 			if outside := t.from < 0 || t.from >= in; outside && c.n.Int("exclude_outside", 0) != 0 {
 				continue
 			}
@@ -90,8 +103,14 @@ func normalize(taps []tap) {
 }
 
 // coordinate is where output position i lies on the input axis.
-func (c *call) coordinate(i float64, in, out int, scale float64) float64 {
+func (c *call) coordinate(i float64, in, out int, scale float64, region [2]float64) float64 {
 	switch mode := c.n.Str("coordinate_transformation_mode", "half_pixel"); mode {
+	case "tf_crop_and_resize":
+		start, length := region[0]*float64(in-1), (region[1]-region[0])*float64(in-1)
+		if out == 1 {
+			return start + length/2
+		}
+		return start + i*length/float64(out-1)
 	case "asymmetric":
 		return i / scale
 	case "align_corners":
@@ -114,18 +133,26 @@ func (c *call) coordinate(i float64, in, out int, scale float64) float64 {
 	}
 }
 
-// around lists the elements next to x with their weights.
-func (c *call) around(x float64) []tap {
+// around lists the elements next to x with their weights, which fall off with the distance: up to 1 or 2
+// elements, or where an antialiased axis shrinks, so many elements of the output.
+func (c *call) around(x, scale float64) []tap {
 	low := math.Floor(x)
 	i, t := int(low), x-low
+	unit := 1.0
+	if c.n.Int("antialias", 0) != 0 {
+		unit = math.Min(1, scale)
+	}
+	a := float64(c.n.Float("cubic_coeff_a", -0.75))
 	switch c.n.Str("mode", "nearest") {
 	case "linear":
-		return []tap{{i, 1 - t}, {i + 1, t}}
+		return spread(i, t, unit, 1, func(d float64) float64 { return 1 - d })
 	case "cubic":
-		a := float64(c.n.Float("cubic_coeff_a", -0.75))
-		near := func(t float64) float64 { return ((a+2)*t-(a+3))*t*t + 1 }
-		far := func(t float64) float64 { return ((a*t-5*a)*t+8*a)*t - 4*a }
-		return []tap{{i - 1, far(1 + t)}, {i, near(t)}, {i + 1, near(1 - t)}, {i + 2, far(2 - t)}}
+		return spread(i, t, unit, 2, func(d float64) float64 {
+			if d <= 1 {
+				return ((a+2)*d-(a+3))*d*d + 1
+			}
+			return ((a*d-5*a)*d+8*a)*d - 4*a
+		})
 	}
 	switch c.n.Str("nearest_mode", "round_prefer_floor") {
 	case "floor":
@@ -138,8 +165,18 @@ func (c *call) around(x float64) []tap {
 	return []tap{{int(math.Ceil(x - 0.5)), 1}}
 }
 
-// resample sums up the taps along an axis.
-func (a Array) resample(axis int, taps [][]tap) Array {
+// spread weighs the elements around i+t whose distance, times unit, is at most reach.
+func spread(i int, t, unit, reach float64, weight func(distance float64) float64) (taps []tap) {
+	for k := int(math.Ceil(t - reach/unit)); float64(k) <= t+reach/unit; k++ {
+		if d := math.Abs(float64(k)-t) * unit; d < reach {
+			taps = append(taps, tap{i + k, weight(d)})
+		}
+	}
+	return taps
+}
+
+// resample sums up the taps along an axis, and puts outside where there are none.
+func (a Array) resample(axis int, taps [][]tap, outside float64) Array {
 	dims := append([]int{}, a.Dims...)
 	dims[axis] = len(taps)
 	out := zeros(a.Type, dims...)
@@ -150,6 +187,9 @@ func (a Array) resample(axis int, taps [][]tap) Array {
 	for i := range out.Data {
 		row := i / inner
 		start := row / len(taps) * a.Dims[axis]
+		if taps[row%len(taps)] == nil {
+			out.Data[i] = outside
+		}
 		for _, t := range taps[row%len(taps)] {
 			out.Data[i] += t.weight * a.Data[(start+t.from)*inner+i%inner]
 		}

@@ -23,6 +23,8 @@ type Case struct {
 	Opset int64 // 0 is 20
 	// Refused is part of the error that asking for a gradient gives; "" where there is one.
 	Refused string
+	// Lacking says what of it ONNX Runtime has no kernel for; "" where it runs it.
+	Lacking string
 }
 
 // kind says what an operand holds.

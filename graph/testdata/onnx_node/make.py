@@ -3,9 +3,11 @@
     pip install onnx==1.23.2 && python make.py
 
 Each test is two files in the archive: NAME/model.onnx, as the onnx package generates it, and
-NAME/data.onnx, a graph of constants alone: its inputs "in.NAME" and expected outputs "out.NAME".
+NAME/data.onnx, a graph of constants alone: its inputs "in.NAME" and expected outputs "out.NAME". left_out.txt
+counts the tests of those operators that are left out for the type of an operand.
 """
 
+import collections
 import pathlib
 import warnings
 import zipfile
@@ -16,32 +18,50 @@ from onnx import helper, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 
 OPS = set("""
-Abs Add And ArgMax ArgMin Attention AveragePool BatchNormalization Cast Ceil Clip Concat ConstantOfShape Conv
-ConvTranspose Cos CumSum Div Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm
-GlobalAveragePool Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization IsInf
-IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax MatMul Max MaxPool Mean Min Mish Mod Mul Neg NonZero
-Not OneHot Or PRelu Pad Pow RMSNormalization Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax
-ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize Round ScatterElements ScatterND Shape
-Sigmoid Sign Sin Size Slice Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Trilu Unsqueeze Where Xor
+Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool BatchNormalization Cast CastLike Ceil
+Celu Clip Concat ConstantOfShape Conv ConvInteger ConvTranspose Cos Cosh CumSum DepthToSpace DequantizeLinear Div
+Dropout DynamicQuantizeLinear Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm
+GlobalAveragePool GlobalLpPool GlobalMaxPool Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity
+InstanceNormalization IsInf IsNaN LRN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization
+LpPool MatMul MatMulInteger Max MaxPool Mean MeanVarianceNormalization Min Mish Mod Mul Neg NegativeLogLikelihoodLoss
+NonZero Not OneHot Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear RMSNormalization Range Reciprocal
+ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare
+Relu Reshape Resize RotaryEmbedding Round ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice
+Softmax SoftmaxCrossEntropyLoss Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum SwiGLU Swish Tan Tanh
+ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where Xor
 """.split())
 DTYPES = {"float32", "float64", "int64", "int32", "int8", "uint8", "bool"}
 LIMIT = 24 << 10  # bytes of operands in one test
 
 
-def wanted(case):
+def about(case):
     nodes = case.model.graph.node
     if case.model.functions or len(case.data_sets) != 1 or len(nodes) != 1:
         return False
-    if nodes[0].domain or nodes[0].op_type not in OPS:
-        return False
-    arrays = [a for part in case.data_sets[0] for a in part]
-    if not all(isinstance(a, (np.ndarray, np.generic)) and str(a.dtype) in DTYPES for a in arrays):
-        return False
-    return sum(a.nbytes for a in arrays) <= LIMIT
+    return not nodes[0].domain and nodes[0].op_type in OPS
+
+
+def operands(case):
+    """Its inputs and outputs; tensors in ONNX's own form as arrays."""
+    return [[numpy_helper.to_array(a) if isinstance(a, onnx.TensorProto) else a for a in part] for part in case.data_sets[0]]
+
+
+def other_type(case):
+    """The element type, of one of its operands, that keeps a test out; None where all are read."""
+    for part in operands(case):
+        for a in part:
+            kind = str(a.dtype) if isinstance(a, (np.ndarray, np.generic)) else type(a).__name__
+            if kind not in DTYPES:
+                return kind
+    return None
+
+
+def wanted(case):
+    return about(case) and not other_type(case) and sum(a.nbytes for part in operands(case) for a in part) <= LIMIT
 
 
 def data(case):
-    given, expected = case.data_sets[0]
+    given, expected = operands(case)
     graph = case.model.graph
     tensors = [numpy_helper.from_array(np.asarray(a), "in." + v.name) for a, v in zip(given, graph.input)]
     tensors += [numpy_helper.from_array(np.asarray(a), "out." + v.name) for a, v in zip(expected, graph.output)]
@@ -52,7 +72,9 @@ def data(case):
 
 def main():
     warnings.simplefilter("ignore")
-    cases = [c for c in collect_testcases(None) if wanted(c)]
+    every = collect_testcases(None)
+    cases = [c for c in every if wanted(c)]
+    left_out = collections.Counter(filter(None, (other_type(c) for c in every if about(c))))
     path = pathlib.Path(__file__).with_name("node.zip")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as z:
         for case in sorted(cases, key=lambda c: c.name):
@@ -62,6 +84,8 @@ def main():
                 info = zipfile.ZipInfo(f"{case.name}/{name}", (1980, 1, 1, 0, 0, 0))
                 info.compress_type = zipfile.ZIP_DEFLATED
                 z.writestr(info, model.SerializeToString(deterministic=True))
+        info = zipfile.ZipInfo("left_out.txt", (1980, 1, 1, 0, 0, 0))
+        z.writestr(info, "".join(f"{n} {kind}\n" for kind, n in sorted(left_out.items())))
     print(f"{len(cases)} tests from onnx {onnx.__version__}, {path.stat().st_size} bytes")
 
 
