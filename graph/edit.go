@@ -10,6 +10,11 @@ import (
 	"github.com/foretoken/foretoken/internal/errs"
 )
 
+// New returns an empty graph in the operator forms of opset 18, to build in.
+func New() *Graph {
+	return &Graph{Name: "foretoken", Opset: map[string]int64{"": canonicalOpset}, IRVersion: 8, Metadata: map[string]string{}}
+}
+
 // Clone copies the graph; weights are shared, values and nodes are not.
 func (g *Graph) Clone() *Graph {
 	c, _ := g.CloneMap()

@@ -46,6 +46,12 @@ func OpenTower(b *bundle.Bundle, o ort.Options) (*Tower, error) {
 // Depth is the number of blocks that context can enter.
 func (t *Tower) Depth() int { return len(t.Info.Blocks) }
 
+// Dims is the number of dimensions of the embeddings.
+func (t *Tower) Dims() int64 {
+	n, _ := t.Info.Output.Shape[1].Int()
+	return n
+}
+
 // Batch stacks id lists into [C,S], padded with the end token to the longest.
 func (t *Tower) Batch(ids [][]int64) *graph.Tensor {
 	longest := 0

@@ -2,17 +2,21 @@ package tuning
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/internal/ort"
 )
 
 // objective is a training graph: the cross-entropy of images against class texts, and its
-// gradients by the prompt's tokens, in one run.
+// gradients by the prompt's tokens, in one run. More than [classChunk] classes go through the text
+// tower in chunks, in runs of their own.
 //
 // loss = -1/B sum_b log softmax_c(scale * f_b . w_c)[label_b], with f and w L2-normalised.
 type objective struct {
 	session *ort.Session
+	texts   *chunkedTexts            // the text tower, where it is not in the session's graph
 	wrt     []string                 // graph inputs that get gradients
 	fixed   map[string]*graph.Tensor // inputs that stay the same at every step
 	classes int
@@ -22,46 +26,70 @@ type objective struct {
 // out: their features are inputs.
 func (m *Model) newObjective(ctx context.Context, r *Recipe, names []string) (*objective, error) {
 	o := &objective{classes: len(names), fixed: map[string]*graph.Tensor{}}
+	var err error
+	switch {
+	case !r.learnsContext():
+		o.fixed["classes"], err = m.templateFeatures(ctx, names, r.Templates)
+	case len(names) > classChunk:
+		o.texts, err = newChunkedTexts(m, r, names)
+	}
+	if err != nil {
+		return nil, err
+	}
+	g, err := o.graph(m, r, names)
+	if err == nil {
+		o.session, err = ort.NewSession(g, ort.Options{})
+	}
+	if err != nil {
+		o.close()
+		return nil, err
+	}
+	return o, nil
+}
+
+// close frees the sessions.
+func (o *objective) close() {
+	if o.session != nil {
+		o.session.Close()
+	}
+	if o.texts != nil {
+		o.texts.close()
+	}
+}
+
+// graph is the training graph.
+func (o *objective) graph(m *Model, r *Recipe, names []string) (*graph.Graph, error) {
 	g, err := o.towers(m, r, names)
 	if err != nil {
 		return nil, err
 	}
-	if !r.learnsContext() {
-		if o.fixed["classes"], err = m.templateFeatures(ctx, names, r.Templates); err != nil {
-			return nil, err
-		}
-	}
-	if err := o.differentiate(g, r, m.Scale.Value); err != nil {
-		return nil, err
-	}
-	o.session, err = ort.NewSession(g, ort.Options{})
-	return o, err
+	return g, o.differentiate(g, r, m.Texts.Dims(), m.Scale.Value)
 }
 
 // towers puts the towers that hold prompts into one graph. Its outputs are the image tower's
-// embeddings, then the text tower's.
+// embeddings, then the text tower's. A text tower that is taken in chunks is not in it.
 func (o *objective) towers(m *Model, r *Recipe, names []string) (*graph.Graph, error) {
-	var images, texts *graph.Graph
-	var err error
-	if r.learnsVisual() {
-		images, err = m.Images.Graph(graph.ImagePromptOptions{Tokens: r.Visual.Tokens, Depth: r.Visual.Depth, FromTokens: true})
-		if err != nil || !r.learnsContext() {
-			return images, err
+	withText := r.learnsContext() && o.texts == nil
+	if !r.learnsVisual() {
+		if withText {
+			return o.textTower(m, r, names)
 		}
+		return graph.New(), nil
 	}
-	if texts, err = o.textTower(m, r, names); err != nil || !r.learnsVisual() {
-		return texts, err
+	images, err := m.Images.Graph(graph.ImagePromptOptions{Tokens: r.Visual.Tokens, Depth: r.Visual.Depth, FromTokens: true})
+	if err != nil || !withText {
+		return images, err
+	}
+	texts, err := o.textTower(m, r, names)
+	if err != nil {
+		return nil, err
 	}
 	return graph.Merge(images, texts)
 }
 
-// textTower is the text tower with context, its extents fixed to the classes.
+// textTower is the text tower with context, for all classes.
 func (o *objective) textTower(m *Model, r *Recipe, names []string) (*graph.Graph, error) {
 	ids, err := m.Texts.ContextIDs(names, r.Context.Tokens)
-	if err != nil {
-		return nil, err
-	}
-	g, err := m.Texts.Graph(graph.ContextOptions{Tokens: r.Context.Tokens, Start: 1, Depth: r.Context.Depth, PerRow: r.Context.ClassSpecific})
 	if err != nil {
 		return nil, err
 	}
@@ -69,37 +97,46 @@ func (o *objective) textTower(m *Model, r *Recipe, names []string) (*graph.Graph
 	if err != nil {
 		return nil, err
 	}
-	for name, t := range feeds {
-		o.fixed[name] = t
-		g.Input(name).Shape = graph.Shape{graph.Known(t.Dims[0]), graph.Known(t.Dims[1])}
+	maps.Copy(o.fixed, feeds)
+	return m.contextTower(r, feeds)
+}
+
+// contextTower is the text tower with context, its extents fixed to those of the ids and mask that
+// it will take.
+func (m *Model) contextTower(r *Recipe, feeds map[string]*graph.Tensor) (*graph.Graph, error) {
+	g, err := m.Texts.Graph(graph.ContextOptions{Tokens: r.Context.Tokens, Start: 1, Depth: r.Context.Depth, PerRow: r.Context.ClassSpecific})
+	if err != nil {
+		return nil, err
 	}
-	for i := range r.Context.Depth {
-		if r.Context.ClassSpecific {
-			g.Input(graph.PromptName("context", i)).Shape[0] = graph.Known(int64(len(names)))
+	for name, t := range feeds {
+		g.Input(name).Shape = graph.Shape{graph.Known(t.Dims[0]), graph.Known(t.Dims[1])}
+		for i := range r.Context.Depth {
+			if r.Context.ClassSpecific {
+				g.Input(graph.PromptName("context", i)).Shape[0] = graph.Known(t.Dims[0])
+			}
 		}
 	}
 	return g, nil
 }
 
-// differentiate appends the loss and its gradients, and makes them the only outputs.
-func (o *objective) differentiate(g *graph.Graph, r *Recipe, scale float32) error {
+// differentiate appends the loss and its gradients, and makes them the only outputs. Embeddings
+// are width numbers.
+func (o *objective) differentiate(g *graph.Graph, r *Recipe, width int64, scale float32) error {
 	embeddings := g.Outputs
 	g.Outputs = nil
 	return g.Build(func(b *graph.Builder) {
 		batch, classes := graph.Sym("images"), graph.Known(int64(o.classes))
-		last := embeddings[len(embeddings)-1]
-		width := last.Shape[len(last.Shape)-1]
 		var images, texts *graph.Value
 		if r.learnsVisual() {
 			images = b.Normalize(embeddings[0])
 			batch = images.Shape[0]
 		} else {
-			images = b.Input("images", graph.Float, graph.Shape{batch, width})
+			images = b.Input("images", graph.Float, graph.Shape{batch, graph.Known(width)})
 		}
-		if r.learnsContext() {
-			texts = b.Normalize(last)
+		if r.learnsContext() && o.texts == nil {
+			texts = b.Normalize(embeddings[len(embeddings)-1])
 		} else {
-			texts = b.Input("classes", graph.Float, graph.Shape{classes, width})
+			texts = b.Input("classes", graph.Float, graph.Shape{classes, graph.Known(width)})
 		}
 		labels := b.Input("labels", graph.Float, graph.Shape{batch, classes})
 		logits := b.Mul(b.MatMul(images, b.SwapLast(texts)), b.Scalar(float64(scale), images))
@@ -107,18 +144,30 @@ func (o *objective) differentiate(g *graph.Graph, r *Recipe, scale float32) erro
 		loss := b.Mul(b.Mean(b.Sum(b.Mul(labels, logs), false, -1), false, 0), b.Scalar(-1, logs))
 		b.Output("loss", loss)
 		b.Output("logits", logits)
-		var wrt []*graph.Value
-		for i := range r.Context.Depth {
-			wrt = append(wrt, g.Input(graph.PromptName("context", i)))
-		}
-		for i := range r.Visual.Depth {
-			wrt = append(wrt, g.Input(graph.PromptName("visual", i)))
-		}
+		wrt := o.wanted(g, r)
 		for i, d := range b.Gradient([]*graph.Value{loss}, nil, wrt) {
 			o.wrt = append(o.wrt, wrt[i].Name)
 			b.Output(gradientName(wrt[i].Name), d)
 		}
 	})
+}
+
+// wanted are the inputs that get gradients: the prompts, and the embeddings of a text tower that is
+// taken in chunks.
+func (o *objective) wanted(g *graph.Graph, r *Recipe) []*graph.Value {
+	var wrt []*graph.Value
+	if o.texts != nil {
+		wrt = append(wrt, g.Input("classes"))
+	}
+	for i := range r.Context.Depth {
+		if o.texts == nil {
+			wrt = append(wrt, g.Input(graph.PromptName("context", i)))
+		}
+	}
+	for i := range r.Visual.Depth {
+		wrt = append(wrt, g.Input(graph.PromptName("visual", i)))
+	}
+	return wrt
 }
 
 func gradientName(input string) string { return "d." + input }
@@ -134,8 +183,14 @@ type batch struct {
 // gradients by graph input.
 func (o *objective) run(ctx context.Context, b batch, prompts map[string]*graph.Tensor) (loss float64, right int, gradients map[string][]float32, err error) {
 	in := map[string]*graph.Tensor{b.input: b.features, "labels": o.oneHot(b.labels)}
-	for _, more := range []map[string]*graph.Tensor{o.fixed, prompts} {
-		for name, t := range more {
+	maps.Copy(in, o.fixed)
+	if o.texts != nil {
+		if in["classes"], err = o.texts.embed(ctx, prompts); err != nil {
+			return 0, 0, nil, err
+		}
+	}
+	for name, t := range prompts {
+		if o.texts == nil || !slices.Contains(o.texts.layers, name) {
 			in[name] = t
 		}
 	}
@@ -157,6 +212,13 @@ func (o *objective) run(ctx context.Context, b batch, prompts map[string]*graph.
 	gradients = map[string][]float32{}
 	for _, name := range o.wrt {
 		gradients[name] = floats[gradientName(name)]
+	}
+	if o.texts != nil {
+		byContext, err := o.texts.gradients(ctx, prompts, gradients["classes"])
+		if err != nil {
+			return 0, 0, nil, err
+		}
+		maps.Copy(gradients, byContext)
 	}
 	return float64(floats["loss"][0]), right, gradients, nil
 }

@@ -80,7 +80,7 @@ func (m *Model) embedPixels(ctx context.Context, pixels *graph.Tensor) (*graph.T
 // Close frees the training session.
 func (t *Tuner) Close() {
 	if t.objective != nil {
-		t.objective.session.Close()
+		t.objective.close()
 	}
 }
 

@@ -75,7 +75,7 @@ func vitObjective(t *testing.T, tower *vision.Tower, options ort.Options, data m
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := o.differentiate(g, r, 100); err != nil {
+	if err := o.differentiate(g, r, int64(len(data["classes"])/classes), 100); err != nil {
 		t.Fatal(err)
 	}
 	if o.session, err = ort.NewSession(g, options); err != nil {
