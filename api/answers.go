@@ -28,19 +28,17 @@ type classifyRequest struct {
 	bytes []byte
 }
 
-func (s *server) classify(c *gin.Context) {
+func (s *server) classify(c *gin.Context) error {
 	in, err := readClassify(c)
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	t, err := s.target(c, in.Prompt, in.Bundle)
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	scores, err := s.Engine.Classify(c.Request.Context(), t, in.bytes, in.Classes, in.Templates)
-	answer(c, gin.H{"bundle": t.Model.Bundle.Name, "prompt": in.Prompt, "scores": scores}, err)
+	return answer(c, gin.H{"bundle": t.Model.Bundle.Name, "prompt": in.Prompt, "scores": scores}, err)
 }
 
 func (s *server) target(c *gin.Context, prompt, bundle string) (*serving.Target, error) {
@@ -128,7 +126,7 @@ func decodeDataURL(url string) ([]byte, error) {
 	return b, nil
 }
 
-func (s *server) search(c *gin.Context) {
+func (s *server) search(c *gin.Context) error {
 	in := struct {
 		Dataset string `json:"dataset"`
 		Version string `json:"version"`
@@ -139,33 +137,28 @@ func (s *server) search(c *gin.Context) {
 		Bundle  string `json:"bundle"`
 	}{Limit: 10}
 	if err := readJSON(c, &in, true); err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	if in.Limit < 1 || in.Limit > 1000 {
-		fail(c, errs.New(errs.Invalid, "limit is %d, must be 1 to 1000", in.Limit))
-		return
+		return errs.New(errs.Invalid, "limit is %d, must be 1 to 1000", in.Limit)
 	}
 	if !slices.Contains([]string{"", dataset.Train, dataset.Validation, dataset.Test}, in.Split) {
-		fail(c, errs.New(errs.Invalid, "split is %.40q, must be train, validation or test, or left out for all", in.Split))
-		return
+		return errs.New(errs.Invalid, "split is %.40q, must be train, validation or test, or left out for all", in.Split)
 	}
 	t, err := s.target(c, in.Prompt, in.Bundle)
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	v, _, err := s.version(c.Request.Context(), in.Dataset, in.Version)
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	hits, err := s.Engine.Search(c.Request.Context(), t, v, in.Split, in.Query, in.Limit)
-	answer(c, gin.H{"hits": hits}, err)
+	return answer(c, gin.H{"hits": hits}, err)
 }
 
 // evaluate scores a prompt, or a bundle alone, on the test split of a data set.
-func (s *server) evaluate(c *gin.Context) {
+func (s *server) evaluate(c *gin.Context) error {
 	var in struct {
 		Dataset   string   `json:"dataset"`
 		Version   string   `json:"version"`
@@ -174,18 +167,15 @@ func (s *server) evaluate(c *gin.Context) {
 		Templates []string `json:"templates"`
 	}
 	if err := readJSON(c, &in, true); err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	t, err := s.target(c, in.Prompt, in.Bundle)
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	v, _, err := s.version(c.Request.Context(), in.Dataset, in.Version)
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	if len(in.Templates) == 0 {
 		in.Templates = serving.DefaultTemplates
@@ -196,8 +186,8 @@ func (s *server) evaluate(c *gin.Context) {
 	data := tuning.LoadData(s.Objects, v, dataset.Selection{Test: v.All().Test})
 	score, err := t.Model.NewEvaluator(data).Score(c.Request.Context(), t.Prompt, in.Templates)
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	c.JSON(http.StatusOK, score)
+	return nil
 }

@@ -31,10 +31,10 @@ func viewDataset(v storage.DatasetVersion) datasetView {
 }
 
 // listDatasets lists the latest version of each data set.
-func (s *server) listDatasets(c *gin.Context) {
+func (s *server) listDatasets(c *gin.Context) error {
 	versions, err := s.Catalog.Versions(c.Request.Context())
 	latest := slices.CompactFunc(versions, func(a, b storage.DatasetVersion) bool { return a.Name == b.Name })
-	answer(c, listOf(latest, viewDataset), err)
+	return answer(c, listOf(latest, viewDataset), err)
 }
 
 // uploadView is what became of an upload.
@@ -47,18 +47,17 @@ type uploadView struct {
 }
 
 // uploadDataset spools the zip as an object, then reads it by ranges: it is never whole in memory.
-func (s *server) uploadDataset(c *gin.Context) {
+func (s *server) uploadDataset(c *gin.Context) error {
 	v, err := s.importZip(c)
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	row := storage.DatasetVersion{Name: v.ID, Version: v.Digest, Images: len(v.Items), Classes: len(v.Classes), Created: time.Now().UTC()}
 	if err := s.Catalog.AddVersion(c.Request.Context(), row); err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	c.JSON(http.StatusCreated, uploadView{viewDataset(row), orEmpty(v.Skipped), v.Ignored, orEmpty(v.Leaks), orEmpty(v.Ambiguous)})
+	return nil
 }
 
 func orEmpty[T any](list []T) []T {
@@ -123,16 +122,14 @@ type sampleView struct {
 }
 
 // getDataset shows a version's classes, with the first few images of each.
-func (s *server) getDataset(c *gin.Context) {
+func (s *server) getDataset(c *gin.Context) error {
 	v, row, err := s.version(c.Request.Context(), c.Param("name"), c.Query("version"))
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	samples, err := intQuery(c, "samples", 0, 0, 100)
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	classes := make([]classView, len(v.Classes))
 	for i, n := range v.Counts() {
@@ -148,6 +145,7 @@ func (s *server) getDataset(c *gin.Context) {
 		ClassList []classView       `json:"classes"`
 		Skipped   []dataset.Skipped `json:"skipped"`
 	}{viewDataset(row), classes, orEmpty(v.Skipped)})
+	return nil
 }
 
 func intQuery(c *gin.Context, name string, def, least, most int) (int, error) {
@@ -163,33 +161,30 @@ func intQuery(c *gin.Context, name string, def, least, most int) (int, error) {
 }
 
 // getImage sends an image of a data set, or a thumbnail of it where a size is given.
-func (s *server) getImage(c *gin.Context) {
+func (s *server) getImage(c *gin.Context) error {
 	size, err := intQuery(c, "size", 0, 8, 2048)
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	v, _, err := s.version(c.Request.Context(), c.Param("name"), c.Query("version"))
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	i := slices.IndexFunc(v.Items, func(it dataset.Item) bool { return it.SHA256 == c.Param("sha256") })
 	if i < 0 {
-		fail(c, errs.New(errs.NotFound, "data set %q has no image %.70q", v.ID, c.Param("sha256")))
-		return
+		return errs.New(errs.NotFound, "data set %q has no image %.70q", v.ID, c.Param("sha256"))
 	}
 	b, err := dataset.ReadImage(c.Request.Context(), s.Objects, v.Items[i])
 	if err == nil && size > 0 {
 		b, err = thumbnail(b, size)
 	}
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	c.Header("Cache-Control", "private, immutable, max-age=86400")
 	c.Header("X-Content-Type-Options", "nosniff")
 	c.Data(http.StatusOK, http.DetectContentType(b), b)
+	return nil
 }
 
 func thumbnail(b []byte, size int) ([]byte, error) {

@@ -80,13 +80,21 @@ func readJSON(c *gin.Context, into any, strict bool) error {
 	return errs.New(errs.Invalid, "the request's body is not the JSON that is expected here: %w", err)
 }
 
-// answer writes v, or the error.
-func answer[T any](c *gin.Context, v T, err error) {
-	if err != nil {
-		fail(c, err)
-		return
+// handle makes a handler that answers with the error that f returns, if any.
+func handle(f func(*gin.Context) error) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		if err := f(c); err != nil {
+			fail(c, err)
+		}
 	}
-	c.JSON(http.StatusOK, v)
+}
+
+// answer writes v where there is no error.
+func answer[T any](c *gin.Context, v T, err error) error {
+	if err == nil {
+		c.JSON(http.StatusOK, v)
+	}
+	return err
 }
 
 // list is how lists are answered.

@@ -5,12 +5,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -25,6 +22,7 @@ import (
 	"github.com/foretoken/foretoken/serving"
 	"github.com/foretoken/foretoken/starter"
 	"github.com/foretoken/foretoken/storage"
+	"github.com/foretoken/foretoken/storage/storagetest"
 	"github.com/foretoken/foretoken/tuning"
 	"github.com/foretoken/foretoken/tuning/run"
 )
@@ -54,31 +52,11 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// s3Binary builds the embedded server once, where FORETOKEN_S3_BIN names none.
-var s3Binary = sync.OnceValues(func() (string, error) {
-	if path := os.Getenv("FORETOKEN_S3_BIN"); path != "" {
-		if _, err := os.Stat(path); err == nil {
-			return path, nil
-		}
-	}
-	dir, err := os.MkdirTemp("", "foretoken-s3")
-	if err != nil {
-		return "", err
-	}
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "foretoken-s3"), ".")
-	build.Dir = "../storage/s3server"
-	out, err := build.CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return filepath.Join(dir, "foretoken-s3"), nil
-})
-
 // start starts a service with the starter bundle. change may set limits.
 func start(t *testing.T, change func(*Config)) *service {
 	t.Helper()
 	ctx := context.Background()
-	binary := must(s3Binary())(t)
+	binary := must(storagetest.Binary())(t)
 	s3 := must(storage.StartEmbedded(ctx, storage.EmbeddedConfig{Dir: t.TempDir(), Binary: binary}))(t)
 	objs := must(storage.OpenS3(ctx, s3.Config))(t)
 	catalog := must(storage.OpenCatalog(ctx, filepath.Join(t.TempDir(), "catalogue.db")))(t)

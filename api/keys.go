@@ -57,35 +57,33 @@ type keyView struct {
 	Key     string    `json:"key,omitempty"` // when it is made
 }
 
-func (s *server) listKeys(c *gin.Context) {
+func (s *server) listKeys(c *gin.Context) error {
 	keys, err := s.Catalog.Keys(c.Request.Context())
-	answer(c, listOf(keys, func(k storage.Key) keyView { return keyView{k.ID, k.Name, k.Created, k.Revoked, ""} }), err)
+	return answer(c, listOf(keys, func(k storage.Key) keyView { return keyView{k.ID, k.Name, k.Created, k.Revoked, ""} }), err)
 }
 
-func (s *server) createKey(c *gin.Context) {
+func (s *server) createKey(c *gin.Context) error {
 	var in struct {
 		Name string `json:"name"`
 	}
 	if err := readJSON(c, &in, true); err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	if in.Name == "" || len(in.Name) > 100 {
-		fail(c, errs.New(errs.Invalid, "name: must be 1 to 100 characters, to know the key by"))
-		return
+		return errs.New(errs.Invalid, "name: must be 1 to 100 characters, to know the key by")
 	}
 	id, key, err := NewKey(c.Request.Context(), s.Catalog, in.Name)
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	c.JSON(http.StatusCreated, keyView{ID: id, Name: in.Name, Created: time.Now().UTC(), Key: key})
+	return nil
 }
 
-func (s *server) revokeKey(c *gin.Context) {
+func (s *server) revokeKey(c *gin.Context) error {
 	if err := s.Catalog.RevokeKey(c.Request.Context(), c.Param("id")); err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	c.Status(http.StatusNoContent)
+	return nil
 }

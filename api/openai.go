@@ -45,24 +45,23 @@ func (s *server) models(c *gin.Context) ([]modelView, error) {
 	return models, nil
 }
 
-func (s *server) listModels(c *gin.Context) {
+func (s *server) listModels(c *gin.Context) error {
 	models, err := s.models(c)
-	answer(c, gin.H{"object": "list", "data": models}, err)
+	return answer(c, gin.H{"object": "list", "data": models}, err)
 }
 
-func (s *server) getModel(c *gin.Context) {
+func (s *server) getModel(c *gin.Context) error {
 	models, err := s.models(c)
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	for _, m := range models {
 		if m.ID == c.Param("id") {
 			c.JSON(http.StatusOK, m)
-			return
+			return nil
 		}
 	}
-	fail(c, unknownModel(c.Param("id")))
+	return unknownModel(c.Param("id"))
 }
 
 func unknownModel(name string) error {
@@ -80,7 +79,7 @@ type embeddingsRequest struct {
 // maxInputs is how many inputs one request may have, OpenAI's own limit.
 const maxInputs = 2048
 
-func (s *server) embeddings(c *gin.Context) {
+func (s *server) embeddings(c *gin.Context) error {
 	var in embeddingsRequest
 	err := readJSON(c, &in, false)
 	var inputs []string
@@ -88,24 +87,22 @@ func (s *server) embeddings(c *gin.Context) {
 		inputs, err = in.check()
 	}
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	t, err := s.model(c, in.Model)
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	vectors, tokens, err := s.embed(c, t, inputs)
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	data := make([]gin.H, len(vectors))
 	for i, v := range vectors {
 		data[i] = gin.H{"object": "embedding", "index": i, "embedding": encode(v, in.EncodingFormat)}
 	}
 	c.JSON(http.StatusOK, gin.H{"object": "list", "model": in.Model, "data": data, "usage": gin.H{"prompt_tokens": tokens, "total_tokens": tokens}})
+	return nil
 }
 
 func (in *embeddingsRequest) check() ([]string, error) {

@@ -31,7 +31,7 @@ func viewPrompt(p storage.Prompt) promptView {
 }
 
 // listPrompts lists, for each name, the revision that it stands for; with ?revisions=all, all.
-func (s *server) listPrompts(c *gin.Context) {
+func (s *server) listPrompts(c *gin.Context) error {
 	prompts, err := s.Catalog.Prompts(c.Request.Context())
 	if c.Query("revisions") != "all" {
 		slices.SortStableFunc(prompts, func(a, b storage.Prompt) int {
@@ -45,7 +45,7 @@ func (s *server) listPrompts(c *gin.Context) {
 		})
 		prompts = slices.CompactFunc(prompts, func(a, b storage.Prompt) bool { return a.Name == b.Name })
 	}
-	answer(c, listOf(prompts, func(p storage.Prompt) promptView {
+	return answer(c, listOf(prompts, func(p storage.Prompt) promptView {
 		p.Card = nil
 		return viewPrompt(p)
 	}), err)
@@ -60,41 +60,38 @@ func (s *server) promptRow(c *gin.Context) (storage.Prompt, error) {
 	return s.Catalog.Prompt(c.Request.Context(), name, revision)
 }
 
-func (s *server) getPrompt(c *gin.Context) {
+func (s *server) getPrompt(c *gin.Context) error {
 	p, err := s.promptRow(c)
-	answer(c, viewPrompt(p), err)
+	return answer(c, viewPrompt(p), err)
 }
 
-func (s *server) downloadPrompt(c *gin.Context) {
+func (s *server) downloadPrompt(c *gin.Context) error {
 	p, err := s.promptRow(c)
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	b, err := serving.ReadObject(c.Request.Context(), s.Objects, p.Object)
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	c.Header("Content-Disposition", fmt.Sprintf("attachment; filename=%q", fmt.Sprintf("%s-%d.safetensors", p.Name, p.Revision)))
 	c.Data(http.StatusOK, "application/octet-stream", b)
+	return nil
 }
 
-func (s *server) promotePrompt(c *gin.Context) {
+func (s *server) promotePrompt(c *gin.Context) error {
 	var in struct {
 		Revision int `json:"revision"`
 	}
 	if err := readJSON(c, &in, true); err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	if in.Revision < 1 {
-		fail(c, errs.New(errs.Invalid, "revision is %d, must be 1 or more", in.Revision))
-		return
+		return errs.New(errs.Invalid, "revision is %d, must be 1 or more", in.Revision)
 	}
 	if err := s.Catalog.Promote(c.Request.Context(), c.Param("name"), in.Revision); err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	s.getPrompt(c)
+	return nil
 }

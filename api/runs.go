@@ -26,21 +26,20 @@ type bundleView struct {
 
 func viewBundle(b storage.Bundle) bundleView { return bundleView{b.Name, b.Digest, b.Created} }
 
-func (s *server) listBundles(c *gin.Context) {
+func (s *server) listBundles(c *gin.Context) error {
 	bundles, err := s.Catalog.Bundles(c.Request.Context())
-	answer(c, listOf(bundles, viewBundle), err)
+	return answer(c, listOf(bundles, viewBundle), err)
 }
 
 // addBundle adds a folder of the server's machine. It is opened first: what can't be tuned is
 // refused with the reason.
-func (s *server) addBundle(c *gin.Context) {
+func (s *server) addBundle(c *gin.Context) error {
 	var in struct {
 		Name string `json:"name"`
 		Dir  string `json:"dir"`
 	}
 	if err := readJSON(c, &in, true); err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	row, err := s.openBundle(in.Name, in.Dir)
 	if err == nil {
@@ -50,10 +49,10 @@ func (s *server) addBundle(c *gin.Context) {
 		_, err = s.Models.Get(c.Request.Context(), row.Name)
 	}
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	c.JSON(http.StatusCreated, viewBundle(row))
+	return nil
 }
 
 func (s *server) openBundle(name, dir string) (storage.Bundle, error) {
@@ -76,22 +75,22 @@ func (s *server) openBundle(name, dir string) (storage.Bundle, error) {
 	return storage.Bundle{Name: name, Digest: b.Digest, Dir: b.Dir, Created: time.Now().UTC()}, nil
 }
 
-func (s *server) listRecipes(c *gin.Context) {
+func (s *server) listRecipes(c *gin.Context) error {
 	var recipes []*tuning.Recipe
 	for _, name := range tuning.RecipeNames() {
 		r, err := tuning.BuiltIn(name)
 		if err != nil {
-			fail(c, err)
-			return
+			return err
 		}
 		recipes = append(recipes, r)
 	}
 	c.JSON(http.StatusOK, list[*tuning.Recipe]{recipes})
+	return nil
 }
 
-func (s *server) getRecipe(c *gin.Context) {
+func (s *server) getRecipe(c *gin.Context) error {
 	r, err := tuning.BuiltIn(c.Param("name"))
-	answer(c, r, err)
+	return answer(c, r, err)
 }
 
 type runView struct {
@@ -111,9 +110,9 @@ func viewRun(r storage.Run) runView {
 	return runView{r.ID, r.State, r.Error, r.Step, r.Steps, r.Prompt, r.Spec, r.Metrics, r.Created, r.Updated}
 }
 
-func (s *server) listRuns(c *gin.Context) {
+func (s *server) listRuns(c *gin.Context) error {
 	runs, err := s.Catalog.Runs(c.Request.Context())
-	answer(c, listOf(runs, viewRun), err)
+	return answer(c, listOf(runs, viewRun), err)
 }
 
 // runRequest asks for a run. The recipe is a name, or a whole one.
@@ -128,16 +127,14 @@ type runRequest struct {
 	Seed    *uint64         `json:"seed"` // of shots and training; default 1
 }
 
-func (s *server) createRun(c *gin.Context) {
+func (s *server) createRun(c *gin.Context) error {
 	var in runRequest
 	if err := readJSON(c, &in, true); err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	recipe, err := readRecipe(in.Recipe)
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	seed := uint64(1)
 	if in.Seed != nil {
@@ -149,10 +146,10 @@ func (s *server) createRun(c *gin.Context) {
 		HoldOut: in.HoldOut, Prompt: in.Prompt, Seed: seed,
 	})
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	c.JSON(http.StatusCreated, viewRun(r))
+	return nil
 }
 
 func readRecipe(b json.RawMessage) (*tuning.Recipe, error) {
@@ -166,18 +163,17 @@ func readRecipe(b json.RawMessage) (*tuning.Recipe, error) {
 	return tuning.ParseRecipe(b)
 }
 
-func (s *server) getRun(c *gin.Context) {
+func (s *server) getRun(c *gin.Context) error {
 	r, err := s.Catalog.Run(c.Request.Context(), c.Param("id"))
-	answer(c, viewRun(r), err)
+	return answer(c, viewRun(r), err)
 }
 
-func (s *server) cancelRun(c *gin.Context) {
+func (s *server) cancelRun(c *gin.Context) error {
 	id := c.Param("id")
 	if err := s.Runs.Cancel(c.Request.Context(), id); err != nil {
-		fail(c, err)
-		return
+		return err
 	}
-	s.getRun(c)
+	return s.getRun(c)
 }
 
 // pollInterval is how often a watched run is looked at.
@@ -185,15 +181,14 @@ const pollInterval = 200 * time.Millisecond
 
 // watchRun sends a run's events as they happen (server-sent events), from the start or after
 // the one that Last-Event-ID names, until the run has ended.
-func (s *server) watchRun(c *gin.Context) {
+func (s *server) watchRun(c *gin.Context) error {
 	ctx, id := c.Request.Context(), c.Param("id")
 	last, err := lastEvent(c)
 	if err == nil {
 		_, err = s.Catalog.Run(ctx, id)
 	}
 	if err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	c.Header("Content-Type", "text/event-stream")
 	c.Header("Cache-Control", "no-store")
@@ -202,11 +197,11 @@ func (s *server) watchRun(c *gin.Context) {
 	for {
 		r, err := s.Catalog.Run(ctx, id) // before the events: those of its end are there then
 		if err != nil {
-			return
+			return nil // the answer has begun: its end says that there is no more
 		}
 		events, err := s.Catalog.Events(ctx, id, last)
 		if err != nil {
-			return
+			return nil
 		}
 		for _, e := range events {
 			fmt.Fprintf(c.Writer, "id: %d\nevent: %s\ndata: %s\n\n", e.Seq, e.Kind, e.Data)
@@ -214,11 +209,11 @@ func (s *server) watchRun(c *gin.Context) {
 		}
 		c.Writer.Flush()
 		if r.Ended() {
-			return
+			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-time.After(pollInterval):
 		}
 	}

@@ -74,53 +74,53 @@ func New(c Config) http.Handler {
 // open routes need no key.
 func (s *server) open(r gin.IRoutes) {
 	page(r)
-	r.GET("/healthz", s.health)
+	r.GET("/healthz", handle(s.health))
 	r.GET("/metrics", gin.WrapH(promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{})))
 }
 
 func (s *server) native(v1 gin.IRoutes) {
 	short, long := within(s.Timeout), within(longTimeout)
-	v1.GET("/bundles", short, s.listBundles)
-	v1.POST("/bundles", short, limit(maxJSON), s.addBundle)
-	v1.GET("/recipes", short, s.listRecipes)
-	v1.GET("/recipes/:name", short, s.getRecipe)
+	v1.GET("/bundles", short, handle(s.listBundles))
+	v1.POST("/bundles", short, limit(maxJSON), handle(s.addBundle))
+	v1.GET("/recipes", short, handle(s.listRecipes))
+	v1.GET("/recipes/:name", short, handle(s.getRecipe))
 
-	v1.GET("/datasets", short, s.listDatasets)
-	v1.POST("/datasets", long, limit(s.MaxUpload), s.uploadDataset)
-	v1.GET("/datasets/:name", short, s.getDataset)
-	v1.GET("/datasets/:name/images/:sha256", short, s.getImage)
+	v1.GET("/datasets", short, handle(s.listDatasets))
+	v1.POST("/datasets", long, limit(s.MaxUpload), handle(s.uploadDataset))
+	v1.GET("/datasets/:name", short, handle(s.getDataset))
+	v1.GET("/datasets/:name/images/:sha256", short, handle(s.getImage))
 
-	v1.GET("/runs", short, s.listRuns)
-	v1.POST("/runs", short, limit(maxJSON), s.createRun)
-	v1.GET("/runs/:id", short, s.getRun)
-	v1.GET("/runs/:id/events", s.watchRun)
-	v1.POST("/runs/:id/cancel", short, limit(maxJSON), s.cancelRun)
+	v1.GET("/runs", short, handle(s.listRuns))
+	v1.POST("/runs", short, limit(maxJSON), handle(s.createRun))
+	v1.GET("/runs/:id", short, handle(s.getRun))
+	v1.GET("/runs/:id/events", handle(s.watchRun))
+	v1.POST("/runs/:id/cancel", short, limit(maxJSON), handle(s.cancelRun))
 
-	v1.GET("/prompts", short, s.listPrompts)
-	v1.GET("/prompts/:name", short, s.getPrompt)
-	v1.GET("/prompts/:name/file", short, s.downloadPrompt)
-	v1.POST("/prompts/:name/promote", short, limit(maxJSON), s.promotePrompt)
+	v1.GET("/prompts", short, handle(s.listPrompts))
+	v1.GET("/prompts/:name", short, handle(s.getPrompt))
+	v1.GET("/prompts/:name/file", short, handle(s.downloadPrompt))
+	v1.POST("/prompts/:name/promote", short, limit(maxJSON), handle(s.promotePrompt))
 
-	v1.POST("/classify", short, s.expected, limit(maxImages), s.classify)
-	v1.POST("/search", long, limit(maxJSON), s.search)
-	v1.POST("/evaluations", long, limit(maxJSON), s.evaluate)
+	v1.POST("/classify", short, s.expected, limit(maxImages), handle(s.classify))
+	v1.POST("/search", long, limit(maxJSON), handle(s.search))
+	v1.POST("/evaluations", long, limit(maxJSON), handle(s.evaluate))
 
-	v1.GET("/models", short, s.listModels)
-	v1.GET("/models/:id", short, s.getModel)
-	v1.POST("/embeddings", short, limit(maxImages), s.embeddings)
+	v1.GET("/models", short, handle(s.listModels))
+	v1.GET("/models/:id", short, handle(s.getModel))
+	v1.POST("/embeddings", short, limit(maxImages), handle(s.embeddings))
 
-	v1.GET("/keys", short, s.listKeys)
-	v1.POST("/keys", short, limit(maxJSON), s.createKey)
-	v1.DELETE("/keys/:id", short, s.revokeKey)
+	v1.GET("/keys", short, handle(s.listKeys))
+	v1.POST("/keys", short, limit(maxJSON), handle(s.createKey))
+	v1.DELETE("/keys/:id", short, handle(s.revokeKey))
 }
 
 // health says that the catalogue answers.
-func (s *server) health(c *gin.Context) {
+func (s *server) health(c *gin.Context) error {
 	if _, err := s.Catalog.Bundles(c.Request.Context()); err != nil {
-		fail(c, err)
-		return
+		return err
 	}
 	c.JSON(http.StatusOK, gin.H{"status": "ok", "version": s.Version})
+	return nil
 }
 
 // within bounds a request's time.

@@ -16,31 +16,12 @@ import (
 	"time"
 
 	"github.com/foretoken/foretoken/internal/errs"
+	"github.com/foretoken/foretoken/storage/storagetest"
 )
-
-// binary builds the embedded server once.
-var binary = sync.OnceValues(func() (string, error) {
-	if path := os.Getenv("FORETOKEN_S3_BIN"); path != "" {
-		if _, err := os.Stat(path); err == nil {
-			return path, nil
-		}
-	}
-	dir, err := os.MkdirTemp("", "foretoken-s3")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "foretoken-s3")
-	build := exec.Command("go", "build", "-o", path, ".")
-	build.Dir = "s3server"
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return path, nil
-})
 
 func startEmbedded(t *testing.T, dir string) *Embedded {
 	t.Helper()
-	path, err := binary()
+	path, err := storagetest.Binary()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +229,7 @@ func TestTheEmbeddedServer(t *testing.T) {
 	put(t, objs, "kept", []byte("x"), 1)
 
 	t.Run("refuses a second one on its folder", func(t *testing.T) {
-		path, _ := binary()
+		path, _ := storagetest.Binary()
 		_, err := StartEmbedded(t.Context(), EmbeddedConfig{Dir: dir, Binary: path})
 		if errs.Of(err) != errs.Unavailable || !strings.Contains(err.Error(), "in use by another") {
 			t.Errorf("got %v", err)
@@ -294,7 +275,7 @@ func TestTheEmbeddedServerEndsWithItsParent(t *testing.T) {
 		return
 	}
 	parent := exec.Command(os.Args[0], "-test.run=^TestTheEmbeddedServerEndsWithItsParent$", "-test.v")
-	path, err := binary()
+	path, err := storagetest.Binary()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,14 +68,11 @@ func runDemo(ctx context.Context, dir string, out, progress io.Writer, stay bool
 		return err
 	}
 	defer serverLog.Close()
-	a, err := openApp(ctx, dir, serverLog)
+	a, err := openWorker(ctx, dir, serverLog)
 	if err != nil {
 		return err
 	}
 	defer a.Close()
-	if err := a.work(ctx); err != nil {
-		return err
-	}
 	_, key, err := api.NewKey(ctx, a.catalog, "demo")
 	if err != nil {
 		return err

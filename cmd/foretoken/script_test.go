@@ -3,47 +3,26 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/foretoken/foretoken/starter"
+	"github.com/foretoken/foretoken/storage/storagetest"
 )
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"foretoken": main})
 }
 
-// s3Binary builds the embedded server once, where FORETOKEN_S3_BIN names none.
-var s3Binary = sync.OnceValues(func() (string, error) {
-	if path := os.Getenv("FORETOKEN_S3_BIN"); path != "" {
-		if _, err := os.Stat(path); err == nil {
-			return path, nil
-		}
-	}
-	dir, err := os.MkdirTemp("", "foretoken-s3")
-	if err != nil {
-		return "", err
-	}
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "foretoken-s3"), ".")
-	build.Dir = "../../storage/s3server"
-	out, err := build.CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return filepath.Join(dir, "foretoken-s3"), nil
-})
-
 // TestScripts runs the transcripts of testdata/script: what a person types and sees.
 func TestScripts(t *testing.T) {
-	s3, err := s3Binary()
+	s3, err := storagetest.Binary()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,14 +36,11 @@ func newServe() *cobra.Command {
 		Short: "Serve the API and the page, and work on runs",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			a, err := openApp(cmd.Context(), dir, cmd.ErrOrStderr())
+			a, err := openWorker(cmd.Context(), dir, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
 			defer a.Close()
-			if err := a.work(cmd.Context()); err != nil {
-				return err
-			}
 			l, err := net.Listen("tcp", listen)
 			if err != nil {
 				return errs.New(errs.Unavailable, "listening on %s: %w; choose another address with --listen", listen, err)
@@ -58,6 +55,19 @@ func newServe() *cobra.Command {
 	cmd.Flags().StringVar(&listen, "listen", defaultListen, "address; other machines reach it only where this says so, for example 0.0.0.0:8080")
 	cmd.Flags().Int64Var(&maxUpload, "max-upload", 20<<30, "most bytes of an uploaded zip")
 	return cmd
+}
+
+// openWorker opens the data folder and begins to work on runs.
+func openWorker(ctx context.Context, dir string, log io.Writer) (*app, error) {
+	a, err := openApp(ctx, dir, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.work(ctx); err != nil {
+		a.Close()
+		return nil, err
+	}
+	return a, nil
 }
 
 // announce prints the address and, at the first start, the first API key.
@@ -111,14 +121,11 @@ func newWorker() *cobra.Command {
 		Short: "Work on queued runs without serving, while no server has the data folder open",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			a, err := openApp(cmd.Context(), dir, cmd.ErrOrStderr())
+			a, err := openWorker(cmd.Context(), dir, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
 			defer a.Close()
-			if err := a.work(cmd.Context()); err != nil {
-				return err
-			}
 			fmt.Fprintln(cmd.OutOrStdout(), "working; end with Ctrl-C")
 			<-cmd.Context().Done()
 			return nil

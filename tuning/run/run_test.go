@@ -12,7 +12,6 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -24,33 +23,14 @@ import (
 	"github.com/foretoken/foretoken/prompt"
 	"github.com/foretoken/foretoken/starter"
 	"github.com/foretoken/foretoken/storage"
+	"github.com/foretoken/foretoken/storage/storagetest"
 	"github.com/foretoken/foretoken/tuning"
 	"github.com/foretoken/foretoken/vision"
 )
 
-// s3Binary builds the embedded server once, where FORETOKEN_S3_BIN names none.
-var s3Binary = sync.OnceValues(func() (string, error) {
-	if path := os.Getenv("FORETOKEN_S3_BIN"); path != "" {
-		if _, err := os.Stat(path); err == nil {
-			return path, nil
-		}
-	}
-	dir, err := os.MkdirTemp("", "foretoken-s3")
-	if err != nil {
-		return "", err
-	}
-	build := exec.Command("go", "build", "-o", filepath.Join(dir, "foretoken-s3"), ".")
-	build.Dir = "../../storage/s3server"
-	out, err := build.CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return filepath.Join(dir, "foretoken-s3"), nil
-})
-
 func startS3(t *testing.T) storage.S3Config {
 	t.Helper()
-	binary, err := s3Binary()
+	binary, err := storagetest.Binary()
 	if err != nil {
 		t.Fatal(err)
 	}
