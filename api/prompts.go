@@ -92,6 +92,5 @@ func (s *server) promotePrompt(c *gin.Context) error {
 	if err := s.Catalog.Promote(c.Request.Context(), c.Param("name"), in.Revision); err != nil {
 		return err
 	}
-	s.getPrompt(c)
-	return nil
+	return s.getPrompt(c)
 }
