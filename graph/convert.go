@@ -17,8 +17,8 @@ const (
 )
 
 // canonicalize rewrites operators of older opsets in the forms of opset 18, and those that
-// stand for several others as these.
-func canonicalize(g *Graph) (err error) {
+// stand for several others as these. A function's nodes may be of another opset than the model's.
+func canonicalize(g *Graph, versions map[*Node]int64) (err error) {
 	defer recoverBail(&err)
 	from, ok := g.Opset[""]
 	if !ok {
@@ -27,10 +27,16 @@ func canonicalize(g *Graph) (err error) {
 	if from < minOpset || from > maxOpset {
 		return errs.New(errs.Unsupported, "opset %d; %d to %d are read", from, minOpset, maxOpset)
 	}
-	if err := convert(g, from); err != nil {
+	if err := convert(g, from, versions); err != nil {
 		return err
 	}
 	g.Opset[""] = max(from, canonicalOpset)
+	for n, version := range versions {
+		if n.Op == "GroupNormalization" && (version < 21) != (from < 21) {
+			return errs.New(errs.Unsupported, "node %q (%s): a function has it in the form of opset %d, the model is of opset %d", n.Name, n.Op, version, from)
+		}
+		g.Opset[""] = max(g.Opset[""], version)
+	}
 	g.dropIdentities()
 	if err := decompose(g); err != nil {
 		return err
@@ -45,19 +51,21 @@ func canonicalize(g *Graph) (err error) {
 }
 
 // convert brings the graph's nodes, and those of the graphs within them, up to opset 18.
-func convert(g *Graph, from int64) error {
+func convert(g *Graph, model int64, versions map[*Node]int64) error {
 	nodes := g.Nodes
 	g.Nodes = make([]*Node, 0, len(nodes))
 	for _, n := range nodes {
 		g.Nodes = append(g.Nodes, n)
-		for _, a := range n.Attrs {
-			if sub, ok := a.Value.(*Graph); ok {
-				sub.fresh = g.fresh // one count for all, as inner names must not hide outer ones
-				if err := convert(sub, from); err != nil {
-					return err
-				}
-				g.fresh = sub.fresh
+		for _, sub := range n.graphs() {
+			sub.fresh = g.fresh // one count for all, as inner names must not hide outer ones
+			if err := convert(sub, model, versions); err != nil {
+				return err
 			}
+			g.fresh = sub.fresh
+		}
+		from, ok := versions[n]
+		if !ok {
+			from = model
 		}
 		c := conversions[n.Op]
 		if n.Domain != "" || c == nil {

@@ -212,14 +212,20 @@ func instanceNorm(b *Builder, n *Node) []*Value {
 // groupNorm has scale and bias per channel; in opset 18 they were per group.
 func groupNorm(b *Builder, n *Node) []*Value {
 	x, groups := n.Inputs[0], n.Int("num_groups", 1)
-	if b.g.Opset[""] < 21 {
-		fail(n, "the form of opset 18, which was withdrawn")
+	affine := func(y *Value) *Value {
+		return b.Add(b.Mul(y, b.perChannel(n.Inputs[1], y)), b.perChannel(n.Inputs[2], y))
 	}
-	y := b.Op("Reshape", nil, x, b.Ints(0, groups, -1))
-	y = b.standardize(y, n.Float("epsilon", 1e-5), 2)
+	y := b.standardize(b.Op("Reshape", nil, x, b.Ints(0, groups, -1)), n.Float("epsilon", 1e-5), 2)
+	perGroup := b.g.Opset[""] < 21
+	if perGroup {
+		y = affine(y)
+	}
 	y = b.Op("Reshape", nil, y, b.Op("Shape", nil, x))
 	y.Shape = x.Shape
-	return []*Value{b.Add(b.Mul(y, b.perChannel(n.Inputs[1], x)), b.perChannel(n.Inputs[2], x))}
+	if perGroup {
+		return []*Value{y}
+	}
+	return []*Value{affine(y)}
 }
 
 // channelsLastGroupNorm is com.microsoft GroupNorm: [B,H,W,C] by default, with an optional SiLU.

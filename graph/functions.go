@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"maps"
 	"strconv"
 
 	"github.com/foretoken/foretoken/internal/errs"
@@ -13,8 +14,13 @@ type function struct {
 	inputs, outputs []string
 	defaults        []field // attributes with a default
 	nodes           []field
+	size            int // of the nodes, in bytes
 	opset           map[string]int64
 }
+
+// mostInlined is how many bytes of function bodies are put in place of calls: functions that call
+// functions stand for much more than a file holds.
+func mostInlined(file int) int { return 4<<20 + 64*file }
 
 func functionKey(domain, name, overload string) string {
 	return domain + "\x00" + name + "\x00" + overload
@@ -33,7 +39,7 @@ func (l *loader) readFunction(f field) error {
 		case 5:
 			fn.outputs = append(fn.outputs, string(f.Bytes))
 		case 7:
-			fn.nodes = append(fn.nodes, f)
+			fn.nodes, fn.size = append(fn.nodes, f), fn.size+len(f.Bytes)
 		case 9:
 			domain, version, err := opsetID(f)
 			fn.opset[domain] = version
@@ -41,7 +47,7 @@ func (l *loader) readFunction(f field) error {
 		case 10:
 			domain = cleanDomain(string(f.Bytes))
 		case 11:
-			fn.defaults = append(fn.defaults, f)
+			fn.defaults, fn.size = append(fn.defaults, f), fn.size+len(f.Bytes)
 		case 13:
 			overload = string(f.Bytes)
 		}
@@ -57,24 +63,11 @@ func (l *loader) readFunction(f field) error {
 	return nil
 }
 
-// checkFunctions holds the functions' operator sets against the model's: one graph has one.
-func (l *loader) checkFunctions(g *Graph) error {
-	for _, fn := range l.functions {
-		for domain, version := range fn.opset {
-			have, ok := g.Opset[domain]
-			if ok && have != version && domain == "" {
-				return errs.New(errs.Unsupported, "function %q is written for opset %d, the model for %d: export without functions", fn.name, version, have)
-			}
-			if !ok {
-				g.Opset[domain] = version
-			}
-		}
-	}
-	return nil
-}
-
 // call is one use of a function.
-type call struct{ attrs map[string]Attr }
+type call struct {
+	attrs   map[string]Attr
+	version int64 // the opset that the function is written for
+}
 
 // attr finds an attribute of the call, or its default.
 func (c *call) attr(name string) (Attr, bool) {
@@ -91,31 +84,20 @@ func (l *loader) inline(g *Graph, n *Node, fn *function, outputs []string, value
 		return fmt.Errorf("functions are nested deeper than %d, at %q", maxDepth, fn.name)
 	}
 	defer func() { l.depth-- }()
-	if l.nodes += len(fn.nodes); l.nodes > maxNodes {
-		return errs.New(errs.TooLarge, "more than %d nodes", maxNodes)
-	}
 	if len(outputs) > len(fn.outputs) || len(n.Inputs) > len(fn.inputs) {
 		return fmt.Errorf("node %q calls function %q with %d inputs for %d outputs; it has %d and %d", n.Name, fn.name, len(n.Inputs), len(outputs), len(fn.inputs), len(fn.outputs))
 	}
-	withDefaults := &Node{Attrs: map[string]Attr{}}
-	for _, f := range fn.defaults {
-		if err := l.attr(g, withDefaults, f, values); err != nil {
-			return fmt.Errorf("function %q: %w", fn.name, err)
-		}
+	if err := l.count(fn, len(outputs)); err != nil {
+		return err
 	}
-	for name, a := range n.Attrs {
-		withDefaults.Attrs[name] = a
-	}
-	l.calls++
-	body := &scope{own: map[string]*Value{}, prefix: values.prefix + fn.name + "." + strconv.Itoa(l.calls) + "/"}
-	for i, x := range n.Inputs {
-		if x != nil {
-			body.own[fn.inputs[i]] = x
-		}
+	made, err := l.newCall(g, n, fn, values)
+	if err != nil {
+		return err
 	}
 	outer := l.call
-	l.call = &call{withDefaults.Attrs}
+	l.call = made
 	defer func() { l.call = outer }()
+	body := l.bodyScope(n, fn, values.prefix)
 	for _, f := range fn.nodes {
 		if err := l.node(g, f, body); err != nil {
 			return fmt.Errorf("in function %q: %w", fn.name, err)
@@ -135,4 +117,53 @@ func (l *loader) inline(g *Graph, n *Node, fn *function, outputs []string, value
 		}
 	}
 	return nil
+}
+
+// count holds what a call adds against the limits.
+func (l *loader) count(fn *function, outputs int) error {
+	l.calls++
+	if l.nodes += len(fn.nodes) + outputs; l.nodes > maxNodes {
+		return errs.New(errs.TooLarge, "more than %d nodes, those of function %q among them", maxNodes, fn.name)
+	}
+	if l.inlined += fn.size; l.inlined > l.most {
+		return errs.New(errs.TooLarge, "calls of functions stand for more than %d bytes of nodes, at %q", l.most, fn.name)
+	}
+	return nil
+}
+
+// newCall is the call that node n makes: its attributes, and the function's defaults.
+func (l *loader) newCall(g *Graph, n *Node, fn *function, values *scope) (*call, error) {
+	given := &Node{Attrs: map[string]Attr{}}
+	for _, f := range fn.defaults {
+		if err := l.attr(g, given, f, values); err != nil {
+			return nil, fmt.Errorf("function %q: %w", fn.name, err)
+		}
+	}
+	maps.Copy(given.Attrs, n.Attrs)
+	version, ok := fn.opset[""]
+	if !ok {
+		version = g.Opset[""]
+	}
+	if version < minOpset || version > maxOpset {
+		return nil, errs.New(errs.Unsupported, "function %q is written for opset %d; %d to %d are read", fn.name, version, minOpset, maxOpset)
+	}
+	for domain, version := range fn.opset {
+		if _, ok := g.Opset[domain]; !ok {
+			g.Opset[domain] = version
+		}
+	}
+	return &call{given.Attrs, version}, nil
+}
+
+// bodyScope holds the function's inputs. Names within get a prefix of their own for each call.
+func (l *loader) bodyScope(n *Node, fn *function, prefix string) *scope {
+	body := &scope{own: map[string]*Value{}, absent: map[string]bool{}, prefix: prefix + fn.name + "." + strconv.Itoa(l.calls) + "/"}
+	for i, name := range fn.inputs {
+		if x := n.Input(i); x != nil {
+			body.own[name] = x
+		} else {
+			body.absent[name] = true
+		}
+	}
+	return body
 }

@@ -69,12 +69,16 @@ type loader struct {
 
 	functions map[string]*function // the model's local functions by key
 	calls     int                  // functions inlined so far
+	inlined   int                  // bytes of their bodies
+	most      int                  // of these
 	call      *call                // the one being inlined; nil outside
+	// versions are the opsets of nodes that functions written for another than the model's have.
+	versions map[*Node]int64
 }
 
 func (l *loader) load(model []byte) (*Graph, error) {
 	g := &Graph{Opset: map[string]int64{}, Dir: l.dir, Metadata: map[string]string{}}
-	l.functions = map[string]*function{}
+	l.functions, l.versions, l.most = map[string]*function{}, map[*Node]int64{}, mostInlined(len(model))
 	var body *field
 	err := fields(model, 0, func(f field) error {
 		switch f.Num {
@@ -100,9 +104,6 @@ func (l *loader) load(model []byte) (*Graph, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.checkFunctions(g); err != nil {
-		return nil, err
-	}
 	if body == nil {
 		return nil, fmt.Errorf("no graph in it: not an ONNX model")
 	}
@@ -110,7 +111,7 @@ func (l *loader) load(model []byte) (*Graph, error) {
 		return nil, err
 	}
 	g.countFresh()
-	if err := canonicalize(g); err != nil {
+	if err := canonicalize(g, l.versions); err != nil {
 		return nil, err
 	}
 	return g, g.Check()
@@ -138,17 +139,22 @@ func opsetID(f field) (domain string, version int64, err error) {
 // scope resolves the names of a graph and of the graphs around it.
 type scope struct {
 	own    map[string]*Value
+	absent map[string]bool // a function's inputs that its caller leaves out
 	outer  *scope
 	prefix string // of the names that values get, within a function's body
 }
 
-func (s *scope) find(name string) *Value {
+// find returns the value of that name, nil where it is one that a caller leaves out.
+func (s *scope) find(name string) (v *Value, ok bool) {
 	for ; s != nil; s = s.outer {
 		if v := s.own[name]; v != nil {
-			return v
+			return v, true
+		}
+		if s.absent[name] {
+			return nil, true
 		}
 	}
-	return nil
+	return nil, false
 }
 
 // graph reads a GraphProto into g. outer resolves names of the enclosing graph.
@@ -158,6 +164,9 @@ func (l *loader) graph(g *Graph, body field, outer *scope) error {
 	}
 	defer func() { l.depth-- }()
 	values := &scope{own: map[string]*Value{}, outer: outer}
+	if outer != nil {
+		values.prefix = outer.prefix
+	}
 	var nodes, inputs, outputs []field
 	err := fields(body.Bytes, body.Offset, func(f field) error {
 		switch f.Num {
@@ -170,7 +179,7 @@ func (l *loader) graph(g *Graph, body field, outer *scope) error {
 			if err != nil {
 				return fmt.Errorf("initializer %q: %w", name, err)
 			}
-			values.own[name] = &Value{Name: name, Type: t.Type, Shape: known(t.Dims), Const: t}
+			values.own[name] = &Value{Name: values.prefix + name, Type: t.Type, Shape: known(t.Dims), Const: t}
 		case 11:
 			inputs = append(inputs, f)
 		case 12:
@@ -212,6 +221,7 @@ func readInputs(g *Graph, inputs []field, values *scope) error {
 			continue
 		}
 		values.own[v.Name] = v
+		v.Name = values.prefix + v.Name
 		g.Inputs = append(g.Inputs, v)
 	}
 	return nil
@@ -225,7 +235,7 @@ func readOutputs(g *Graph, outputs []field, values *scope) error {
 		if err != nil {
 			return fmt.Errorf("output %q: %w", declared.Name, err)
 		}
-		v := values.find(declared.Name)
+		v, _ := values.find(declared.Name)
 		if v == nil {
 			return fmt.Errorf("output %q is defined nowhere", declared.Name)
 		}
@@ -245,17 +255,15 @@ func (l *loader) node(g *Graph, f field, values *scope) error {
 	err := fields(f.Bytes, f.Offset, func(f field) error {
 		switch f.Num {
 		case 1:
-			var in *Value
-			if len(f.Bytes) > 0 {
-				if in = values.find(string(f.Bytes)); in == nil {
-					unknown = string(f.Bytes)
-				}
+			in, ok := values.find(string(f.Bytes))
+			if !ok && len(f.Bytes) > 0 {
+				unknown = string(f.Bytes)
 			}
 			n.Inputs = append(n.Inputs, in)
 		case 2:
 			outputs = append(outputs, string(f.Bytes))
 		case 3:
-			n.Name = string(f.Bytes)
+			n.Name = values.prefix + string(f.Bytes)
 		case 4:
 			n.Op = string(f.Bytes)
 		case 5:
@@ -283,6 +291,9 @@ func (l *loader) node(g *Graph, f field, values *scope) error {
 	}
 	if f := l.functions[functionKey(n.Domain, n.Op, overload)]; f != nil {
 		return l.inline(g, n, f, outputs, values)
+	}
+	if l.call != nil && l.call.version != g.Opset[""] {
+		l.versions[n] = l.call.version
 	}
 	return define(g, n, outputs, values)
 }

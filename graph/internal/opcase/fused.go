@@ -70,6 +70,7 @@ var Fused = join(
 		{Op: "RMSNormalization", Name: "the last axis", In: []Operand{F("b=2 3 8"), F("8")}, Opset: 23},
 		{Op: "RMSNormalization", Name: "two axes", In: []Operand{F("b=2 3 8"), F("3 8")}, Attrs: attrs{"axis": int64(-2), "epsilon": float32(0.1)}, Opset: 23},
 		{Op: "InstanceNormalization", Name: "an image", In: []Operand{F("b=2 3 4 5"), F("3"), F("3")}},
+		{Op: "GroupNormalization", Name: "scales by group, as opset 18 has them", In: []Operand{F("b=2 6 2 3"), F("3"), F("3")}, Attrs: attrs{"num_groups": int64(3)}, Opset: 18},
 		{Op: "GroupNormalization", Name: "an image", In: []Operand{F("b=2 6 2 3"), F("6"), F("6")}, Attrs: attrs{"num_groups": int64(3)}, Opset: 21},
 		{Op: msft + "FusedMatMul", Name: "second transposed and scaled", In: []Operand{F("b=2 3 4"), F("b=2 5 4")}, Attrs: attrs{"transB": yes, "alpha": float32(0.25)}},
 		{Op: msft + "FusedMatMul", Name: "batches behind rows", In: []Operand{F("3 2 4"), F("5 2 4")}, Attrs: attrs{"transB": yes, "transBatchA": yes, "transBatchB": yes}},
