@@ -30,6 +30,9 @@ func canonicalize(g *Graph, versions map[*Node]int64) (err error) {
 	if err := convert(g, from, versions); err != nil {
 		return err
 	}
+	if err := g.checkSignatures(); err != nil {
+		return err
+	}
 	g.Opset[""] = max(from, canonicalOpset)
 	for n, version := range versions {
 		if n.Op == "GroupNormalization" && (version < 21) != (from < 21) {
@@ -201,6 +204,9 @@ func flattenedSoftmax(g *Graph, n *Node, from int64) error {
 
 // dropToIdentity: in inference Dropout passes its input on, and its mask is true.
 func dropToIdentity(g *Graph, n *Node, _ int64) error {
+	if training := n.Input(2); training != nil && !training.isFalse() {
+		return errs.New(errs.Unsupported, "it drops at random: export the model in evaluation mode")
+	}
 	if mask := n.Output(1); mask != nil {
 		m := newNode("ConstantOfShape", map[string]Attr{"value": {NewTensor([]bool{true}, 1)}}, []*Value{g.insertBefore(n, "Shape", nil, n.Inputs[0])})
 		m.Outputs, mask.Def = []*Value{mask}, m
@@ -234,6 +240,15 @@ func scalesToResize(_ *Graph, n *Node, from int64) error {
 func scatterToElements(_ *Graph, n *Node, _ int64) error {
 	n.Op = "ScatterElements"
 	return nil
+}
+
+// isFalse says whether v is the constant false.
+func (v *Value) isFalse() bool {
+	if v.Const == nil {
+		return false
+	}
+	b, err := Values[bool](v.Const)
+	return err == nil && !slices.Contains(b, true)
 }
 
 // dropStatistics: before opset 14 the running statistics were optional outputs.

@@ -102,8 +102,10 @@ func TestLocalFunctionsAreWhatTheyStandFor(t *testing.T) {
 		{"two calls", plain(calls("my", "Square", "x", "s"), calls("my", "Square", "s", "out")), plain(square), plain(node("Mul", "x x", "s"), node("Mul", "s s", "out"))},
 		{"a call in a function", plain(calls("my", "Fourth", "x", "out")), plain(square, fourth), plain(node("Mul", "x x", "s"), node("Mul", "s s", "out"))},
 		{"functions in the other order", plain(calls("my", "Fourth", "x", "out")), plain(fourth, square), plain(node("Mul", "x x", "s"), node("Mul", "s s", "out"))},
-		{"names that the graph has too", plain(node("Exp", "x", "product"), calls("my", "Linear", "product,y,x", "bias"), node("Add", "bias product", "out")), plain(linear),
-			plain(node("Exp", "x", "e"), node("Mul", "e y", "p"), node("Add", "p x", "l"), node("Add", "l e", "out"))},
+		{
+			"names that the graph has too", plain(node("Exp", "x", "product"), calls("my", "Linear", "product,y,x", "bias"), node("Add", "bias product", "out")), plain(linear),
+			plain(node("Exp", "x", "e"), node("Mul", "e y", "p"), node("Add", "p x", "l"), node("Add", "l e", "out")),
+		},
 		{"inputs swapped", plain(calls("my", "Linear", "y,x,y", "out")), plain(linear), plain(node("Mul", "y x", "p"), node("Add", "p y", "out"))},
 		{"an attribute", plain(negative, calls("my", "Slope", "nx", "out", floatAttr("slope", 0.5))), plain(slope), plain(negative, calls("", "LeakyRelu", "nx", "out", floatAttr("alpha", 0.5)))},
 		{"an attribute left out", plain(negative, calls("my", "Slope", "nx", "out")), plain(slope), plain(negative, calls("", "LeakyRelu", "nx", "out"))},
@@ -119,18 +121,28 @@ func TestLocalFunctionsAreWhatTheyStandFor(t *testing.T) {
 		{"an older opset", plain(calls("my", "OldMean", "x", "out")), plain(old), plain(calls("", "ReduceMean", "x,one", "out", intAttr("keepdims", 0)))},
 		{"an operator's name in a domain of its own", plain(calls("my", "Exp", "x", "out")), plain(local("my", "Exp", "a", "out", 18, node("Neg", "a", "out"))), plain(node("Neg", "x", "out"))},
 		{"an operator's name in the operators' domain", plain(calls("", "Exp", "x", "out")), plain(local("", "Exp", "a", "out", 18, node("Neg", "a", "out"))), plain(node("Neg", "x", "out"))},
-		{"overloads", plain(calls("my", "F", "x", "s").text(8, "two"), calls("my", "F", "s", "out").text(8, "one")),
+		{
+			"overloads", plain(calls("my", "F", "x", "s").text(8, "two"), calls("my", "F", "s", "out").text(8, "one")),
 			plain(local("my", "F", "a", "out", 18, node("Exp", "a", "out")).text(13, "one"), local("my", "F", "a", "out", 18, node("Neg", "a", "out")).text(13, "two")),
-			plain(node("Neg", "x", "s"), node("Exp", "s", "out"))},
-		{"nodes that are not sorted", plain(calls("my", "Linear", "x,y,y", "out")), plain(local("my", "Linear", "a b bias", "out", 18, node("Add", "product bias", "out"), node("Mul", "a b", "product"))),
-			plain(node("Mul", "x y", "p"), node("Add", "p y", "out"))},
-		{"calls in branches", plain(choice(calls("my", "Square", "x", "r"), calls("my", "Fourth", "x", "r"))), plain(square, fourth),
-			plain(node("Mul", "x x", "s"), choice(node("Identity", "s", "r"), calls("", "Mul", "s,s", "r")))},
-		{"a branch in a function, called twice", plain(calls("my", "Choose", "c,x,y", "one"), calls("my", "Choose", "c,y,x", "two"), node("Sub", "one two", "out")),
+			plain(node("Neg", "x", "s"), node("Exp", "s", "out")),
+		},
+		{
+			"nodes that are not sorted", plain(calls("my", "Linear", "x,y,y", "out")), plain(local("my", "Linear", "a b bias", "out", 18, node("Add", "product bias", "out"), node("Mul", "a b", "product"))),
+			plain(node("Mul", "x y", "p"), node("Add", "p y", "out")),
+		},
+		{
+			"calls in branches", plain(choice(calls("my", "Square", "x", "r"), calls("my", "Fourth", "x", "r"))), plain(square, fourth),
+			plain(node("Mul", "x x", "s"), choice(node("Identity", "s", "r"), calls("", "Mul", "s,s", "r"))),
+		},
+		{
+			"a branch in a function, called twice", plain(calls("my", "Choose", "c,x,y", "one"), calls("my", "Choose", "c,y,x", "two"), node("Sub", "one two", "out")),
 			plain(local("my", "Choose", "c a b", "out", 18, choice(node("Neg", "a", "r"), node("Exp", "b", "r")))),
-			plain(conditional("c", "one", branch(node("Neg", "x", "r")), branch(node("Exp", "y", "r"))), conditional("c", "two", branch(node("Neg", "y", "r")), branch(node("Exp", "x", "r"))), node("Sub", "one two", "out"))},
-		{"a branch that reads an input left out", plain(calls("my", "Limit", "c,x,", "out")),
-			plain(local("my", "Limit", "c a low", "out", 18, choice(calls("", "Clip", "a,low", "r"), node("Exp", "a", "r")))), plain(choice(node("Identity", "x", "r"), node("Exp", "x", "r")))},
+			plain(conditional("c", "one", branch(node("Neg", "x", "r")), branch(node("Exp", "y", "r"))), conditional("c", "two", branch(node("Neg", "y", "r")), branch(node("Exp", "x", "r"))), node("Sub", "one two", "out")),
+		},
+		{
+			"a branch that reads an input left out", plain(calls("my", "Limit", "c,x,", "out")),
+			plain(local("my", "Limit", "c a low", "out", 18, choice(calls("", "Clip", "a,low", "r"), node("Exp", "a", "r")))), plain(choice(node("Identity", "x", "r"), node("Exp", "x", "r"))),
+		},
 	}
 	shared := func(nodes []message, functions ...message) []byte {
 		low := node("Constant", "", "low").inner(5, message{}.text(1, "value").inner(5, low).number(20, 4))
@@ -193,8 +205,10 @@ func TestFunctionsThatCantBeInlinedAreRefused(t *testing.T) {
 		{"a circle", one(calls("my", "F", "x", "out")), one(local("my", "F", "a", "out", 18, node("Add", "a b", "out"), node("Exp", "out", "b"))), errs.Invalid, "depends on itself"},
 		{"an opset of long ago", one(calls("my", "F", "x", "out")), one(local("my", "F", "a", "out", 7, node("Exp", "a", "out"))), errs.Unsupported, `"F" is written for opset 7`},
 		{"an opset to come", one(calls("my", "F", "x", "out")), one(local("my", "F", "a", "out", 99, node("Exp", "a", "out"))), errs.Unsupported, "opset 99"},
-		{"a graph as an attribute", one(calls("my", "F", "x", "out", message{}.text(1, "body").inner(6, message{}.inner(1, node("Exp", "x", "r")).inner(12, value("r"))).number(20, 5))),
-			one(local("my", "F", "a", "out", 18, calls("", "If", "a", "out", refers("then_branch", "body", 5)))), errs.Unsupported, "is a graph that the function's caller gives"},
+		{
+			"a graph as an attribute", one(calls("my", "F", "x", "out", message{}.text(1, "body").inner(6, message{}.inner(1, node("Exp", "x", "r")).inner(12, value("r"))).number(20, 5))),
+			one(local("my", "F", "a", "out", 18, calls("", "If", "a", "out", refers("then_branch", "body", 5)))), errs.Unsupported, "is a graph that the function's caller gives",
+		},
 		{"two forms of one operator", one(calls("my", "F", "x", "out")), one(local("my", "F", "a", "out", 21, calls("", "GroupNormalization", "a,a,a", "out"))), errs.Unsupported, "in the form of opset 21"},
 	}
 	for _, tt := range tests {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -35,7 +36,7 @@ func Load(path string) (*Graph, error) {
 		return nil, errs.New(errs.NotFound, "model: %w", err)
 	}
 	defer unmap()
-	g, err := (&loader{file: abs, dir: filepath.Dir(abs)}).load(model)
+	g, err := (&loader{file: abs, dir: filepath.Dir(abs)}).loadMapped(model)
 	if err != nil {
 		return nil, errs.New(errs.Or(err, errs.Invalid), "model %s: %w", path, err)
 	}
@@ -57,6 +58,22 @@ func Parse(model []byte, dir string) (*Graph, error) {
 		return nil, errs.New(errs.Or(err, errs.Invalid), "model: %w", err)
 	}
 	return g, nil
+}
+
+// loadMapped is load of a mapped file. Where somebody cuts the file short meanwhile, reading it
+// faults, which is an error here and not the end of the process.
+func (l *loader) loadMapped(model []byte) (g *Graph, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case interface{ Addr() uintptr }:
+			g, err = nil, errs.New(errs.Invalid, "the file changed while it was read")
+		default:
+			panic(p)
+		}
+	}()
+	return l.load(model)
 }
 
 // loader holds what is known while one model is read.

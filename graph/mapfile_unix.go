@@ -11,6 +11,11 @@ import (
 // mapFile maps a file into memory, so that gigabytes of weights are not read to find where
 // they lie. Nothing may keep a part of it after the function returned is called.
 func mapFile(path string) ([]byte, func(), error) {
+	if info, err := os.Stat(path); err != nil {
+		return nil, nil, err
+	} else if !info.Mode().IsRegular() { // opening a pipe would wait for who writes to it
+		return nil, nil, fmt.Errorf("%s is no regular file", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, nil, err
@@ -19,9 +24,6 @@ func mapFile(path string) ([]byte, func(), error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, nil, fmt.Errorf("%s is no regular file", path)
 	}
 	if info.Size() == 0 {
 		return nil, func() {}, nil

@@ -18,7 +18,8 @@ type tiny struct {
 	named                bool  // Reshape targets name every extent, as tracing writes them
 	seed                 uint64
 	learned              learned
-	doublings            int // sums of the tokens with themselves, ahead of the first block
+	doublings            int           // sums of the tokens with themselves, ahead of the first block
+	weights              *graph.Source // where weights come to lie one after the other; nil makes random ones
 	// how some parts are written; "" is the plainest
 	attention string // "packed", "gathered", "einsum", "flat", "expanded"
 	mask      string // "zeros", "expanded", "where", "batch", "relative", "causal"
@@ -60,6 +61,11 @@ type builder struct {
 }
 
 func (b *builder) weight(dims ...int64) *graph.Value {
+	if at := b.weights; at != nil {
+		at.Offset, at.Length = at.Offset+at.Length, 4*graph.Count(dims)
+		source := *at
+		return b.Const(&graph.Tensor{Type: graph.Float, Dims: dims, Source: &source})
+	}
 	data := make([]float32, graph.Count(dims))
 	for i := range data {
 		data[i] = float32(b.r.NormFloat64() / math.Sqrt(float64(dims[0])))
