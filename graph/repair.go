@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"maps"
 	"math"
 	"slices"
 )
@@ -23,6 +24,12 @@ type growth struct {
 	was    int64          // tokens before
 	now    int64          // and after
 	old    map[*Value]Shape
+	// longer are values that grew, each with the extent of its axis 1, where the tokens
+	// are spelled in ids and masks.
+	longer map[*Value]Dim
+	// places says that tokens are known by their place: what was made for one is not left out or
+	// zero for a prompt.
+	places bool
 	// bare are the tokens after the prompts were taken out again; nil where they flow on.
 	bare     *Value
 	bareAxis int // its axis of tokens
@@ -71,8 +78,14 @@ func (r *growth) run() (err error) {
 // expect notes the shapes of what the surgery put in.
 func (r *growth) expect() {
 	r.merged, r.equal, r.counts = map[*Value]map[int][]Dim{}, map[place]bool{}, map[*Value]Dim{}
-	r.flowing = activeValues(r.in.g, r.in.g.Outputs, []*Value{r.tokens})
-	r.shapes = map[*Value]func() Shape{r.tokens: func() Shape { return r.tokens.Shape.with(r.axis, Sym(tokenSymbol)) }}
+	r.flowing = activeValues(r.in.g, r.in.g.Outputs, append(slices.Collect(maps.Keys(r.longer)), r.tokens))
+	r.shapes = map[*Value]func() Shape{}
+	if r.tokens != nil {
+		r.shapes[r.tokens] = func() Shape { return r.tokens.Shape.with(r.axis, Sym(tokenSymbol)) }
+	}
+	for v, d := range r.longer {
+		r.shapes[v] = func() Shape { return v.Shape.with(1, d) }
+	}
 	if r.bare != nil {
 		r.shapes[r.bare] = func() Shape { return r.bare.Shape.with(r.bareAxis, Known(r.was)) }
 	}
@@ -488,6 +501,8 @@ func (r *growth) fit(n *Node, i, axis int, grown Dim) *Value {
 	switch {
 	case r.uniform(v, axis, 0):
 		return r.narrow(n, v, axis)
+	case r.places:
+		fail(n, "operand %q of shape %s holds something for each of %d places and nothing for more: the export needs a free sequence axis", v.Name, v.Shape, r.was)
 	case r.flowing[v] || v.Shape[axis].mentions(tokenSymbol):
 	case n.Op == "Mul":
 		r.tables = append(r.tables, n)

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 warnings.filterwarnings("ignore")
-K, SIDE, PATCH, WIDTH, LAYERS, HEADS, OUT = 4, 32, 8, 48, 3, 4, 24
+K, SIDE, PATCH, WIDTH, SMALL, LAYERS, HEADS, OUT = 4, 32, 8, 48, 32, 3, 4, 24
 
 
 class Vision:
@@ -104,6 +104,93 @@ class Text:
 
     def meta(self):
         return {"context_positions": list(range(1, 1 + K)), "K": K}
+
+
+class Decoder:
+    """A decoder that takes token ids: what it says behind a soft prefix, and over keys and values put before each layer's own, as PEFT's
+    prompt tuning and prefix tuning have it. run(model, ids or embeddings, mask, encoder states, cache) gives the logits and the cache. The
+    loss is the caption's cross-entropy: minus the sum of loss_weight times the logits' log-softmax."""
+    kind = "decoder"
+
+    def __init__(self, model, run, table, layers, heads, width, mask=False, encoder=False, past=0, length=7, dynamic=True, window=0, cross=False):
+        self.inner, self.run, self.table, self.layers, self.heads, self.width = model.eval(), run, table, layers, heads, width
+        self.window, self.cross, self.past, self.out = window, cross, past, "logits"
+        torch.manual_seed(2)
+        self.inputs = {"input_ids": torch.randint(3, 110, (2, length))}
+        axes = {"input_ids": {0: "batch", 1: "sequence"}}
+        if mask:
+            self.inputs["attention_mask"] = torch.ones(2, past + length, dtype=torch.long)
+            self.inputs["attention_mask"][1, past + length - 2:] = 0
+            axes["attention_mask"] = {0: "batch", 1: "total" if past else "sequence"}
+        if encoder:
+            self.inputs["encoder_hidden_states"] = torch.randn(2, 9, SMALL)
+            axes["encoder_hidden_states"] = {0: "batch", 1: "seen"}
+        self.outs = ["logits"]
+        for i in range(layers if past else 0):
+            for what in ("key", "value"):
+                self.inputs[f"past_key_values.{i}.{what}"] = torch.randn(2, heads, past, width) * 0.5
+                axes[f"past_key_values.{i}.{what}"] = {0: "batch", 2: "past"}
+                self.outs.append(f"present.{i}.{what}")
+        self.dynamic = axes if dynamic else {n: {0: "batch"} for n in axes}
+        self.model = named(model, [n.replace(".", "_") for n in self.inputs], lambda m, *args: self.forward(dict(zip(self.inputs, args))))
+
+    def forward(self, given, prefix=None, pairs=()):
+        ids, mask = given["input_ids"], given.get("attention_mask")
+        known = [(given[f"past_key_values.{i}.key"], given[f"past_key_values.{i}.value"]) for i in range(self.layers)] if "past_key_values.0.key" in given else []
+        more = 0
+        if prefix is not None:
+            more, ids = prefix.shape[1], torch.cat([prefix.expand(ids.shape[0], -1, -1), self.table(ids)], 1)
+        if len(pairs):
+            more, known = pairs.shape[-2], [tuple(x.expand(ids.shape[0], -1, -1, -1) for x in pair) for pair in pairs]
+        if more and mask is not None:
+            mask = torch.cat([torch.ones(mask.shape[0], more, dtype=mask.dtype), mask], 1)
+        logits, cache = self.run(self.inner, ids, mask, given.get("encoder_hidden_states"), self.cache(known) if known else None)
+        if not self.past or len(pairs):
+            return logits
+        return logits, *(x for i in range(self.layers) for x in pair_of(cache, i))
+
+    def cache(self, pairs):
+        from transformers import DynamicCache, EncoderDecoderCache
+        known = DynamicCache()
+        for i, (k, v) in enumerate(pairs):
+            known.update(k, v, i)
+        return EncoderDecoderCache(known, DynamicCache()) if self.cross else known
+
+    def reference(self):
+        ids = self.inputs["input_ids"]
+        counts = self.inputs.get("attention_mask", torch.ones_like(ids))[:, -ids.shape[1]:]
+        prefix, pairs = torch.randn(K, self.table.embedding_dim) * 0.5, torch.randn(self.layers, 2, self.heads, K - 1, self.width) * 0.5
+        weight, found = None, {}
+        for name, more in (("", {}), ("_prefix", {"prefix": prefix[None].requires_grad_()}), ("_kv", {"pairs": pairs[:, :, None].requires_grad_()})):
+            given = dict(self.inputs)
+            if more and self.past:  # a prefix stands where there is no past
+                given = {n: x for n, x in given.items() if not n.startswith("past")}
+                if "attention_mask" in given:
+                    given["attention_mask"] = given["attention_mask"][:, self.past:]
+                if name == "_prefix":
+                    given.update({n: x[:, :, :0] for n, x in self.inputs.items() if n.startswith("past")})
+            logits = self.forward(given, **more)
+            logits = logits[0] if isinstance(logits, tuple) else logits
+            logits = logits[:, -ids.shape[1]:]
+            if weight is None:
+                weight = torch.zeros_like(logits)
+                weight[:, :-1] = nn.functional.one_hot(ids[:, 1:], logits.shape[-1]) * counts[:, 1:, None]
+                weight /= counts[:, 1:].sum()
+            loss, = [-(nn.functional.log_softmax(logits, -1) * weight).sum()]
+            found["out" + name], found["loss" + name] = logits.detach(), loss.detach()
+            if more:
+                loss.backward()
+                x = next(iter(more.values()))
+                found["grad" + name] = x.grad[0] if name == "_prefix" else x.grad[:, :, 0]
+        return {"prefix": prefix, "kv": pairs, "loss_weight": weight.detach()}, found
+
+    def meta(self):
+        return {"K": K, "layers": self.layers, "heads": self.heads, "head_width": self.width, "window": self.window, "causal": True}
+
+
+def pair_of(cache, i):
+    cache = getattr(cache, "self_attention_cache", cache)
+    return cache.layers[i].keys, cache.layers[i].values
 
 
 class Generic:
@@ -332,6 +419,53 @@ def decoder(which):
     return Generic(named(m, ["inputs_embeds"], f), {"inputs_embeds": torch.randn(2, 7, WIDTH)}, ["inputs_embeds"], dynamic={"inputs_embeds": {0: "batch", 1: "sequence"}})
 
 
+def prefixed(which, attention="sdpa", **more):
+    """A decoder from its ids on, for prefixes."""
+    import transformers as t
+    torch.manual_seed(0)
+    d, encoder = SMALL // HEADS, False
+    common = dict(vocab_size=120, attn_implementation=attention)
+    if which in ("gpt2", "gpt2_cross"):
+        encoder = which == "gpt2_cross"
+        m = t.GPT2LMHeadModel(t.GPT2Config(**common, n_positions=24, n_embd=SMALL, n_layer=2, n_head=HEADS, add_cross_attention=encoder))
+        more.setdefault("window", 24)
+    elif which == "opt":
+        m = t.OPTForCausalLM(t.OPTConfig(**common, hidden_size=SMALL, ffn_dim=64, num_hidden_layers=2, num_attention_heads=HEADS, word_embed_proj_dim=SMALL, max_position_embeddings=24))
+        more.setdefault("window", 24)
+    elif which in ("llama", "qwen3", "neox", "gemma"):
+        sizes = dict(hidden_size=SMALL, intermediate_size=64, num_hidden_layers=2, num_attention_heads=HEADS)
+        if which == "neox":
+            m = t.GPTNeoXForCausalLM(t.GPTNeoXConfig(**common, **sizes))
+        else:
+            model, config = {"llama": (t.LlamaForCausalLM, t.LlamaConfig), "qwen3": (t.Qwen3ForCausalLM, t.Qwen3Config), "gemma": (t.GemmaForCausalLM, t.GemmaConfig)}[which]
+            m = model(config(**common, **sizes, num_key_value_heads=2, head_dim=d))
+            more["heads"] = 2
+    elif which == "t5":
+        encoder = True
+        m = t.T5ForConditionalGeneration(t.T5Config(vocab_size=120, d_model=SMALL, d_kv=d, d_ff=64, num_layers=2, num_heads=HEADS))
+
+        def run(m, x, mask, seen, cache):
+            at = {"decoder_input_ids": x} if x.ndim == 2 else {"decoder_inputs_embeds": x}
+            y = m(**at, decoder_attention_mask=mask, encoder_outputs=(seen,), past_key_values=cache, use_cache=cache is not None)
+            return y.logits, y.past_key_values
+        return Decoder(m, run, m.get_input_embeddings(), 2, HEADS, d, encoder=True, cross=True, **more)
+    elif which == "blip":
+        from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel
+        encoder = True
+        m = BlipTextLMHeadModel(t.BlipTextConfig(**common, hidden_size=SMALL, encoder_hidden_size=SMALL, intermediate_size=64, num_hidden_layers=2, num_attention_heads=HEADS, max_position_embeddings=24))
+        more.setdefault("window", 24)
+
+    def run(m, x, mask, seen, cache):
+        at = {"input_ids": x} if x.ndim == 2 else {"inputs_embeds": x}
+        if encoder:
+            at["encoder_hidden_states"] = seen
+        if which == "blip":
+            at["is_decoder"] = True
+        y = m(**at, attention_mask=mask, past_key_values=cache, use_cache=cache is not None)
+        return y.logits, y.past_key_values
+    return Decoder(m, run, m.get_input_embeddings(), 2, more.pop("heads", HEADS), d, encoder=encoder, cross=encoder, **more)
+
+
 def captioner(which):
     import transformers as t
     torch.manual_seed(0)
@@ -422,6 +556,21 @@ MODELS = {  # name -> (build, [(exporter, opset), ...])
     "decoder_blip": (lambda: decoder("blip"), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
     "captioner_blip": (lambda: captioner("blip"), [(TS, 17), (DY, 18), (DY, 23)]),
     "captioner_vitgpt2": (lambda: captioner("vitgpt2"), [(DY, 18), (DY, 23)]),
+    "prefix_gpt2": (lambda: prefixed("gpt2"), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "prefix_gpt2_eager": (lambda: prefixed("gpt2", "eager"), [(TS, 17), (DY, 18)]),
+    "prefix_gpt2_mask": (lambda: prefixed("gpt2", mask=True), [(TS, 17), (DY, 18), (DY, 23)]),
+    "prefix_gpt2_past": (lambda: prefixed("gpt2", mask=True, past=3), [(TS, 17), (DY, 18)]),
+    "prefix_gpt2_fixed": (lambda: prefixed("gpt2", dynamic=False), [(TS, 17)]),
+    "prefix_gpt2_cross": (lambda: prefixed("gpt2_cross"), [(TS, 17), (DY, 18)]),
+    "prefix_blip": (lambda: prefixed("blip", "eager", mask=True), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "prefix_blip_fixed": (lambda: prefixed("blip", "eager", dynamic=False), [(TS, 17)]),
+    "prefix_opt": (lambda: prefixed("opt", mask=True), [(TS, 17), (DY, 18)]),
+    "prefix_llama": (lambda: prefixed("llama"), [(TS, 17), (DY, 18), (DY, 23)]),
+    "prefix_llama_past": (lambda: prefixed("llama", mask=True, past=3), [(TS, 17), (DY, 18)]),
+    "prefix_qwen3": (lambda: prefixed("qwen3", mask=True), [(TS, 17), (DY, 18)]),
+    "prefix_gemma": (lambda: prefixed("gemma"), [(DY, 18)]),
+    "prefix_neox": (lambda: prefixed("neox"), [(TS, 17), (DY, 18)]),
+    "prefix_t5": (lambda: prefixed("t5"), [(TS, 17), (DY, 18)]),
     "unet": (lambda: diffusion("unet"), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
     "vae_decoder": (lambda: diffusion("vae_decoder"), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
     "vae_encoder": (lambda: diffusion("vae_encoder"), [(TS, 17), (DY, 18), (DY, 23)]),
@@ -455,13 +604,13 @@ AFTERWARDS = {  # name -> (model, exporter, opset, what is done to the file)
 
 
 def export(case, path, exporter, opset, static):
-    names, args = list(case.inputs), tuple(case.inputs.values())
+    names, args, outs = list(case.inputs), tuple(case.inputs.values()), getattr(case, "outs", [case.out])
     if exporter == TS:
-        torch.onnx.export(case.model, args, str(path), input_names=names, output_names=[case.out], opset_version=opset, dynamo=False, dynamic_axes=None if static else case.dynamic)
+        torch.onnx.export(case.model, args, str(path), input_names=names, output_names=outs, opset_version=opset, dynamo=False, dynamic_axes=None if static else case.dynamic)
         return
     shapes = None if static else {n: {a: torch.export.Dim.DYNAMIC for a in axes} for n, axes in case.dynamic.items()}
     # dynamo's exporter is told shapes by position
-    torch.onnx.export(case.model, args, str(path), input_names=names, output_names=[case.out], opset_version=opset, dynamo=True, dynamic_shapes=None if shapes is None else tuple(shapes.get(n) for n in names),
+    torch.onnx.export(case.model, args, str(path), input_names=names, output_names=outs, opset_version=opset, dynamo=True, dynamic_shapes=None if shapes is None else tuple(shapes.get(n) for n in names),
                       external_data=False, verbose=False)
 
 
