@@ -114,11 +114,14 @@ func (e *Engine) EmbedTexts(ctx context.Context, t *Target, texts []string) ([][
 	return out, nil
 }
 
-// TextTokens counts the tokens that texts take in the target's text tower.
+// TextTokens counts the tokens that texts take in the target's text tower; one that has no
+// tokens there takes none.
 func (e *Engine) TextTokens(t *Target, texts []string) int {
 	n := 0
 	for _, s := range texts {
-		n += len(t.Model.Texts.Encode(s, t.Model.Texts.Info.Window))
+		if ids, err := t.Model.Texts.Encode(s, t.Model.Texts.Info.Window); err == nil {
+			n += len(ids)
+		}
 	}
 	return n
 }

@@ -3,6 +3,7 @@ package text
 import (
 	"context"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/foretoken/foretoken/bundle"
@@ -52,9 +53,13 @@ func (t *Tower) Dims() int64 {
 	return n
 }
 
-// Batch stacks id lists into [C,S], padded with the end token to the longest.
+// Batch stacks id lists into [C,S], padded to the longest. A tower that takes no mask is given
+// the length that its tokenizer pads to, as it was trained on it.
 func (t *Tower) Batch(ids [][]int64) *graph.Tensor {
 	longest := 0
+	if t.Info.Mask == nil {
+		longest = min(t.PadLength(), t.Info.Window)
+	}
 	for _, row := range ids {
 		longest = max(longest, len(row))
 	}
@@ -62,7 +67,7 @@ func (t *Tower) Batch(ids [][]int64) *graph.Tensor {
 	for _, row := range ids {
 		data = append(data, row...)
 		for range longest - len(row) {
-			data = append(data, t.End())
+			data = append(data, t.Pad())
 		}
 	}
 	return graph.NewTensor(data, int64(len(ids)), int64(longest))
@@ -72,7 +77,11 @@ func (t *Tower) Batch(ids [][]int64) *graph.Tensor {
 func (t *Tower) Embed(ctx context.Context, texts []string) (*graph.Tensor, error) {
 	var ids [][]int64
 	for _, text := range texts {
-		ids = append(ids, t.Encode(text, t.Info.Window))
+		row, err := t.Encode(text, t.Info.Window)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, row)
 	}
 	return t.EmbedContext(ctx, t.Batch(ids), nil)
 }
@@ -162,7 +171,7 @@ func convert[T any](values []int64, f func(int64) T) []T {
 func (t *Tower) session(layers []*graph.Tensor) (*ort.Session, error) {
 	var o graph.ContextOptions
 	if len(layers) > 0 {
-		o = graph.ContextOptions{Tokens: int(layers[0].Dims[1]), Start: contextStart, Depth: len(layers), PerRow: layers[0].Dims[0] > 1}
+		o = graph.ContextOptions{Tokens: int(layers[0].Dims[1]), Start: t.ContextStart(), Depth: len(layers), PerRow: layers[0].Dims[0] > 1}
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -188,20 +197,18 @@ func (t *Tower) Graph(o graph.ContextOptions) (*graph.Graph, error) {
 	return t.Info.WithContext(o)
 }
 
-// contextStart is where context enters: after the start token.
-const contextStart = 1
-
-// ContextIDs returns the ids [C,S] of class names behind m placeholders that follow the start
-// token, where context tokens are put. Names that do not fit the window are an error.
+// ContextIDs returns the ids [C,S] of class names behind m placeholders that follow the tokens
+// that open a text, where context tokens are put. Names that do not fit the window are an error.
 func (t *Tower) ContextIDs(names []string, m int) (*graph.Tensor, error) {
 	var ids [][]int64
 	longest := ""
 	for _, name := range names {
-		row := []int64{t.Start()}
-		for range m {
-			row = append(row, t.End()-1) // any id below the end token's: the end is looked for by value
+		tokens, err := t.Tokens(name + ".")
+		if err != nil {
+			return nil, err
 		}
-		row = append(append(row, t.Tokens(name+".")...), t.End())
+		placeholders := slices.Repeat([]int64{max(0, t.End()-1)}, m) // any id below the end token's: the end is looked for by value
+		row := t.frame(append(placeholders, tokens...))
 		if len(row) > t.Info.Window && len(name) > len(longest) {
 			longest = name
 		}
@@ -215,7 +222,10 @@ func (t *Tower) ContextIDs(names []string, m int) (*graph.Tensor, error) {
 
 // WordEmbeddings returns the token table's rows for words: [n,D].
 func (t *Tower) WordEmbeddings(words string) (*graph.Tensor, error) {
-	ids := t.Tokens(words)
+	ids, err := t.Tokens(words)
+	if err != nil {
+		return nil, err
+	}
 	rows, err := t.Info.Embeddings(ids)
 	if err != nil {
 		return nil, err

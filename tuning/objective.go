@@ -104,7 +104,7 @@ func (o *objective) textTower(m *Model, r *Recipe, names []string) (*graph.Graph
 // contextTower is the text tower with context, its extents fixed to those of the ids and mask that
 // it will take.
 func (m *Model) contextTower(r *Recipe, feeds map[string]*graph.Tensor) (*graph.Graph, error) {
-	g, err := m.Texts.Graph(graph.ContextOptions{Tokens: r.Context.Tokens, Start: 1, Depth: r.Context.Depth, PerRow: r.Context.ClassSpecific})
+	g, err := m.Texts.Graph(graph.ContextOptions{Tokens: r.Context.Tokens, Start: m.Texts.ContextStart(), Depth: r.Context.Depth, PerRow: r.Context.ClassSpecific})
 	if err != nil {
 		return nil, err
 	}

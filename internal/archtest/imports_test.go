@@ -37,6 +37,8 @@ var soleImporter = map[string]string{
 	"github.com/disintegration/imaging": "vision",
 	"github.com/minio/minio-go/v7":      "storage",
 	"github.com/riverqueue/river":       "internal/jobs",
+	"github.com/dlclark/regexp2":        "text",
+	"github.com/rivo/uniseg":            "text",
 }
 
 // unaware lists what a room must not know beyond what the layers forbid.

@@ -1,0 +1,431 @@
+// Package tokenizer turns text into a model's token ids and back, as a tokenizer.json says. It
+// gives the ids, offsets and text that Python's `tokenizers` gives. It knows files and text,
+// and nothing of towers or graphs.
+//
+// A text runs through five stages, each made of the file's section by a table from the
+// component's type to its constructor: the normalizer changes the text, the pre-tokenizer cuts
+// it into pieces, the model turns each into tokens, the post-processor puts special tokens
+// around them; the decoder leads from tokens back to text. Adding a component is a row of its
+// stage's table.
+package tokenizer
+
+import (
+	"encoding/json"
+	"os"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/foretoken/foretoken/internal/errs"
+)
+
+// Tokenizer is a tokenizer.json. It is safe for concurrent use.
+type Tokenizer struct {
+	added      *addedTokens
+	normalize  normalizer // nil: none, as in the other stages
+	cut        preTokenizer
+	model      model
+	post       postProcessor
+	decode     decoder
+	truncation *truncation
+	padding    *padding
+}
+
+// Token is a token of an encoded text.
+type Token struct {
+	ID   int64
+	Text string // as the vocabulary writes it
+	// Start and End are where it comes from in the text: from the code point Start up to End.
+	// Both are 0 for tokens that come from nowhere in it.
+	Start, End int
+	Segment    int64 // 0, or 1 in a pair's second text, as the post-processor says (token type id)
+	Word       int   // which piece of the text it is of; -1: none
+	Special    bool  // put there by the post-processor, or padding
+	Padding    bool
+}
+
+// Encoding is a text as tokens.
+type Encoding struct {
+	Tokens []Token
+	// Overflow is what the file's truncation cut off, in windows that have special tokens too.
+	Overflow [][]Token
+}
+
+// IDs are the tokens' ids.
+func (e *Encoding) IDs() []int64 {
+	ids := make([]int64, len(e.Tokens))
+	for i, t := range e.Tokens {
+		ids[i] = t.ID
+	}
+	return ids
+}
+
+// Mask is 1 for each token, 0 for padding.
+func (e *Encoding) Mask() []int64 {
+	mask := make([]int64, len(e.Tokens))
+	for i, t := range e.Tokens {
+		if !t.Padding {
+			mask[i] = 1
+		}
+	}
+	return mask
+}
+
+// Load reads a tokenizer.json. A component that is not known is refused by name
+// ([errs.Unsupported]); a file that contradicts itself is [errs.Invalid].
+func Load(path string) (*Tokenizer, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, errs.New(errs.NotFound, "tokenizer: %w", err)
+	}
+	t, err := Parse(b)
+	if err != nil {
+		return nil, errs.New(errs.Or(err, errs.Invalid), "tokenizer %s: %w", path, err)
+	}
+	return t, nil
+}
+
+// Parse is [Load] on the file's bytes.
+func Parse(b []byte) (*Tokenizer, error) {
+	var f struct {
+		AddedTokens   []addedToken    `json:"added_tokens"`
+		Normalizer    json.RawMessage `json:"normalizer"`
+		PreTokenizer  json.RawMessage `json:"pre_tokenizer"`
+		Model         json.RawMessage `json:"model"`
+		PostProcessor json.RawMessage `json:"post_processor"`
+		Decoder       json.RawMessage `json:"decoder"`
+		Truncation    json.RawMessage `json:"truncation"`
+		Padding       json.RawMessage `json:"padding"`
+	}
+	if err := json.Unmarshal(b, &f); err != nil {
+		return nil, errs.New(errs.Invalid, "%w", err)
+	}
+	t := &Tokenizer{}
+	steps := []func() error{
+		func() (err error) {
+			t.normalize, err = build(normalizers, "normalizer", config{raw: f.Normalizer})
+			return
+		},
+		func() (err error) {
+			t.cut, err = build(preTokenizers, "pre-tokenizer", config{raw: f.PreTokenizer})
+			return
+		},
+		func() (err error) { t.model, err = build(models, "model", config{raw: f.Model}); return },
+		func() (err error) {
+			t.post, err = build(postProcessors, "post-processor", config{raw: f.PostProcessor})
+			return
+		},
+		func() (err error) { t.decode, err = build(decoders, "decoder", config{raw: f.Decoder}); return },
+		func() (err error) { t.truncation, err = readTruncation(f.Truncation); return },
+		func() (err error) { t.padding, err = readPadding(f.Padding); return },
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	if t.model == nil {
+		return nil, errs.New(errs.Invalid, "it has no model")
+	}
+	return t, t.add(f.AddedTokens)
+}
+
+func (t *Tokenizer) add(tokens []addedToken) (err error) {
+	defer catch(&err)
+	t.added = newAddedTokens(tokens, t.model, t.normalize)
+	return nil
+}
+
+// Encode turns a text into tokens: cut, with special tokens, and padded, as the file says. An
+// error tells of characters that the vocabulary has no token for.
+func (t *Tokenizer) Encode(text string) (*Encoding, error) {
+	return t.encode([]string{text}, true, t.padding)
+}
+
+// EncodePair is [Tokenizer.Encode] of two texts as one.
+func (t *Tokenizer) EncodePair(first, second string) (*Encoding, error) {
+	return t.encode([]string{first, second}, true, t.padding)
+}
+
+// EncodeBatch is [Tokenizer.Encode] of texts that, where the file says so, are padded to the
+// longest of them.
+func (t *Tokenizer) EncodeBatch(texts []string) ([]*Encoding, error) {
+	all := make([]*Encoding, 0, len(texts))
+	longest := 0
+	for _, text := range texts {
+		e, err := t.encode([]string{text}, true, nil)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, e)
+		longest = max(longest, len(e.Tokens))
+	}
+	if t.padding != nil {
+		for _, e := range all {
+			e.pad(t.padding, longest)
+		}
+	}
+	return all, nil
+}
+
+// Plain is a text's tokens alone: neither cut, nor padded, nor with special tokens.
+func (t *Tokenizer) Plain(text string) (tokens []Token, err error) {
+	defer catch(&err)
+	return t.tokens(text, nil), nil
+}
+
+func (e *Encoding) pad(p *padding, longest int) {
+	length := p.length(longest)
+	e.Tokens = p.pad(e.Tokens, length)
+	for i := range e.Overflow {
+		e.Overflow[i] = p.pad(e.Overflow[i], length)
+	}
+}
+
+func (t *Tokenizer) encode(texts []string, special bool, p *padding) (e *Encoding, err error) {
+	defer catch(&err)
+	all := make([][]Token, len(texts))
+	for i, text := range texts {
+		limit := t.truncation
+		if limit != nil && limit.strategy == "OnlySecond" && i == 0 {
+			limit = nil
+		}
+		all[i] = t.tokens(text, limit)
+		for k := range all[i] {
+			all[i][k].Segment = int64(i)
+		}
+	}
+	windows := make([][][]Token, len(all))
+	for i, tokens := range all {
+		windows[i] = [][]Token{tokens}
+	}
+	if t.truncation != nil {
+		if windows, err = t.truncation.cut(all, max(0, t.truncation.max-t.specials(len(all) == 2))); err != nil {
+			return nil, err
+		}
+	}
+	e = t.join(windows, special)
+	if p != nil {
+		e.pad(p, len(e.Tokens))
+	}
+	return e, nil
+}
+
+func (t *Tokenizer) specials(pair bool) int {
+	if t.post == nil {
+		return 0
+	}
+	return t.post.added(pair)
+}
+
+// join post-processes the first windows, and all other combinations as overflow.
+func (t *Tokenizer) join(windows [][][]Token, special bool) *Encoding {
+	e := &Encoding{Tokens: t.process(first(windows), special)}
+	if len(windows) == 1 {
+		for _, w := range windows[0][1:] {
+			e.Overflow = append(e.Overflow, t.process([][]Token{w}, special))
+		}
+		return e
+	}
+	for i, a := range windows[0] {
+		for k, b := range windows[1] {
+			if i+k > 0 {
+				e.Overflow = append(e.Overflow, t.process([][]Token{a, b}, special))
+			}
+		}
+	}
+	// Python's order: the combinations with the first window of the first text come last.
+	n := len(windows[1]) - 1
+	e.Overflow = append(e.Overflow[n:len(e.Overflow):len(e.Overflow)], e.Overflow[:n]...)
+	return e
+}
+
+func first(windows [][][]Token) [][]Token {
+	texts := make([][]Token, len(windows))
+	for i, w := range windows {
+		texts[i] = w[0]
+	}
+	return texts
+}
+
+// process runs the post-processor on texts, which it may not change: windows overlap.
+func (t *Tokenizer) process(texts [][]Token, special bool) []Token {
+	if t.post != nil {
+		own := make([][]Token, len(texts))
+		for i, tokens := range texts {
+			own[i] = slices.Clone(tokens)
+		}
+		texts = t.post.process(own, special)
+	}
+	return slices.Concat(texts...)
+}
+
+// tokens runs a text through all stages but the last two. With a limit, it stops where enough
+// tokens are there.
+func (t *Tokenizer) tokens(text string, limit *truncation) []Token {
+	if !utf8.ValidString(text) {
+		text = string([]rune(text)) // a byte that is no character counts as one
+	}
+	pieces := t.pieces(text)
+	results := make([][]wordToken, len(pieces))
+	lo, hi := 0, len(pieces)
+	if limit == nil {
+		for i := range pieces {
+			results[i] = t.piece(&pieces[i])
+		}
+	} else {
+		lo, hi = t.limited(pieces, results, limit)
+	}
+	position := codePoints(text)
+	total := 0
+	for _, r := range results[lo:hi] {
+		total += len(r)
+	}
+	tokens := make([]Token, 0, total)
+	for i := lo; i < hi; i++ {
+		for _, w := range results[i] {
+			start, end := pieces[i].origin(w.start, w.end)
+			tokens = append(tokens, Token{ID: int64(w.id), Text: w.text, Start: position(start), End: position(end), Word: i - lo})
+		}
+	}
+	return tokens
+}
+
+// pieces cuts a text at added tokens, normalizes what lies between, and pre-tokenizes it.
+func (t *Tokenizer) pieces(text string) []piece {
+	var all []piece
+	for _, p := range t.added.cut(aligned{text: text}, t.added.plain) {
+		if p.added {
+			all = append(all, p)
+			continue
+		}
+		if t.normalize != nil {
+			t.normalize(&p.aligned)
+		}
+		for _, p := range t.added.cut(p.aligned, t.added.normalized) {
+			if p.added || t.cut == nil {
+				all = append(all, p)
+				continue
+			}
+			for _, a := range t.cut(p.aligned) {
+				if a.text != "" {
+					all = append(all, piece{aligned: a})
+				}
+			}
+		}
+	}
+	return all
+}
+
+// piece tokenizes a piece.
+func (t *Tokenizer) piece(p *piece) []wordToken {
+	if p.added {
+		return []wordToken{{p.id, p.text, 0, len(p.text)}}
+	}
+	return t.model.tokenize(p.text, nil)
+}
+
+// limited tokenizes pieces from one end until there are enough tokens, and returns which.
+func (t *Tokenizer) limited(pieces []piece, results [][]wordToken, limit *truncation) (lo, hi int) {
+	total := 0
+	for n := range pieces {
+		i := n
+		if limit.left {
+			i = len(pieces) - 1 - n
+		}
+		results[i] = t.piece(&pieces[i])
+		total += len(results[i])
+		if total >= limit.max && !pieces[i].added {
+			if limit.left {
+				return i, len(pieces)
+			}
+			return 0, i + 1
+		}
+	}
+	return 0, len(pieces)
+}
+
+// codePoints converts places in a text from bytes to code points.
+func codePoints(text string) func(int) int {
+	if strings.IndexFunc(text, func(c rune) bool { return c >= utf8.RuneSelf }) < 0 {
+		return func(i int) int { return i }
+	}
+	count := make([]int32, len(text)+1)
+	n := int32(0)
+	for i := range len(text) {
+		count[i] = n
+		if i+1 == len(text) || utf8.RuneStart(text[i+1]) {
+			n++
+		}
+	}
+	count[len(text)] = n
+	return func(i int) int { return int(count[i]) }
+}
+
+// Around returns the ids of the special tokens that stand before a text and behind it.
+func (t *Tokenizer) Around() (before, after []int64) {
+	for _, token := range t.process([][]Token{{{}}}, true) { // a token that stands for the text
+		if token.Special {
+			after = append(after, token.ID)
+		} else {
+			before, after = after, nil
+		}
+	}
+	return before, after
+}
+
+// MaxLength is what the file cuts texts to, special tokens counted; 0: nothing.
+func (t *Tokenizer) MaxLength() int {
+	if t.truncation == nil {
+		return 0
+	}
+	return t.truncation.max
+}
+
+// PadID is the id that the file fills texts up with, if it does.
+func (t *Tokenizer) PadID() (id int64, ok bool) {
+	if t.padding == nil {
+		return 0, false
+	}
+	return t.padding.token.ID, true
+}
+
+// PadLength is how many tokens the file fills each text up to; 0: no set number.
+func (t *Tokenizer) PadLength() int {
+	if t.padding == nil {
+		return 0
+	}
+	return t.padding.fixed
+}
+
+// Decode turns ids back into text. Tokens that the file calls special are left out, unless
+// keepSpecial is set; so are ids that the vocabulary lacks.
+func (t *Tokenizer) Decode(ids []int64, keepSpecial bool) string {
+	tokens := make([]string, 0, len(ids))
+	for _, id := range ids {
+		if token, ok := t.Token(id); ok && (keepSpecial || !t.added.special[token]) {
+			tokens = append(tokens, token)
+		}
+	}
+	if t.decode == nil {
+		return strings.Join(tokens, " ")
+	}
+	return strings.Join(t.decode(tokens), "")
+}
+
+// Token is the token of an id, as the vocabulary writes it.
+func (t *Tokenizer) Token(id int64) (string, bool) {
+	if id != int64(int32(id)) {
+		return "", false
+	}
+	if text, ok := t.added.text[int32(id)]; ok {
+		return text, true
+	}
+	return t.model.token(int32(id))
+}
+
+// ID is the id of a token, as the vocabulary writes it.
+func (t *Tokenizer) ID(token string) (int64, bool) {
+	id, ok := t.added.id(token, t.model)
+	return int64(id), ok
+}
