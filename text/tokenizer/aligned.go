@@ -160,7 +160,11 @@ func (a *aligned) prepend(s string) {
 // replace puts content in place of each place found; it shares the origin of the last
 // character that it replaces.
 func (a *aligned) replace(places []place, content string) {
-	if len(places) == 0 {
+	same := utf8.RuneCountInString(content) == 1 // of more, each would share the last one's origin
+	for _, p := range places {
+		same = same && a.text[p.start:p.end] == content
+	}
+	if same || len(places) == 0 {
 		return
 	}
 	r := newRebuild(a)

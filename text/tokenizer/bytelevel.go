@@ -52,7 +52,7 @@ func newByteLevel(c config) (preTokenizer, error) {
 			a.prepend(" ")
 		}
 		pieces := []aligned{a}
-		if cuts {
+		if cuts && a.text != "" && gpt2Piece(a.text) < len(a.text) {
 			pieces = a.split(parts(a.text, gpt2(a.text), false), isolated)
 		}
 		for i := range pieces {

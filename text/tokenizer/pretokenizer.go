@@ -47,7 +47,7 @@ func cutEach(pieces []aligned, cut preTokenizer) []aligned {
 	if cut == nil {
 		return pieces
 	}
-	var next []aligned
+	next := make([]aligned, 0, len(pieces)+4)
 	for _, p := range pieces {
 		next = append(next, cut(p)...)
 	}

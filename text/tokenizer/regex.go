@@ -125,6 +125,9 @@ func (t *translation) escape(inClass bool) string {
 	if class, ok := shorthands[unicode.ToLower(c)]; ok && c < utf8.RuneSelf {
 		t.take(2)
 		ranges := class()
+		if !inClass && unicode.ToLower(c) == 'w' {
+			ranges = loneWord()
+		}
 		switch {
 		case inClass:
 			return ranges.ranges(unicode.IsUpper(c))
@@ -223,7 +226,7 @@ func (c classText) ranges(negated bool) string {
 var shorthands = map[rune]func() classText{
 	's': classOf(unicode.White_Space),
 	'd': classOf(unicode.Nd),
-	'w': classOf(unicode.L, unicode.M, unicode.Nd, unicode.Nl, unicode.Pc, unicode.Other_Alphabetic, superscripts),
+	'w': word,
 	'h': classOf(unicode.ASCII_Hex_Digit),
 }
 
@@ -234,11 +237,16 @@ var posixClasses = map[string]func() classText{
 	"lower": classOf(unicode.Ll),
 	"space": classOf(unicode.White_Space),
 	"upper": classOf(unicode.Lu),
-	"word":  classOf(unicode.L, unicode.M, unicode.Nd, unicode.Nl, unicode.Pc, unicode.Other_Alphabetic, superscripts),
+	"word":  word,
 }
 
-// superscripts are the numbers ², ³, ¹, ¼, ½ and ¾, which Oniguruma takes for parts of words.
-var superscripts = rangetable.New(0xB2, 0xB3, 0xB9, 0xBC, 0xBD, 0xBE)
+// word is \w between brackets. Outside them Oniguruma takes ², ³, ¹, ¼, ½ and ¾ for parts of words too.
+var (
+	word     = classOf(wordTables...)
+	loneWord = classOf(append(wordTables, rangetable.New(0xB2, 0xB3, 0xB9, 0xBC, 0xBD, 0xBE))...)
+)
+
+var wordTables = []*unicode.RangeTable{unicode.L, unicode.M, unicode.Nd, unicode.Nl, unicode.Pc, unicode.Other_Alphabetic}
 
 func classOf(tables ...*unicode.RangeTable) func() classText {
 	return sync.OnceValue(func() classText {

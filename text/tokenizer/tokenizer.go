@@ -171,7 +171,7 @@ func (t *Tokenizer) EncodeBatch(texts []string) ([]*Encoding, error) {
 // Plain is a text's tokens alone: neither cut, nor padded, nor with special tokens.
 func (t *Tokenizer) Plain(text string) (tokens []Token, err error) {
 	defer catch(&err)
-	return t.tokens(text, nil), nil
+	return t.tokens(text), nil
 }
 
 func (e *Encoding) pad(p *padding, longest int) {
@@ -186,11 +186,7 @@ func (t *Tokenizer) encode(texts []string, special bool, p *padding) (e *Encodin
 	defer catch(&err)
 	all := make([][]Token, len(texts))
 	for i, text := range texts {
-		limit := t.truncation
-		if limit != nil && limit.strategy == "OnlySecond" && i == 0 {
-			limit = nil
-		}
-		all[i] = t.tokens(text, limit)
+		all[i] = t.tokens(text)
 		for k := range all[i] {
 			all[i][k].Segment = int64(i)
 		}
@@ -260,33 +256,27 @@ func (t *Tokenizer) process(texts [][]Token, special bool) []Token {
 	return slices.Concat(texts...)
 }
 
-// tokens runs a text through all stages but the last two. With a limit, it stops where enough
-// tokens are there.
-func (t *Tokenizer) tokens(text string, limit *truncation) []Token {
+// tokens runs a text through all stages but the last two.
+func (t *Tokenizer) tokens(text string) []Token {
 	if !utf8.ValidString(text) {
 		text = string([]rune(text)) // a byte that is no character counts as one
 	}
 	pieces := t.pieces(text)
-	results := make([][]wordToken, len(pieces))
-	lo, hi := 0, len(pieces)
-	if limit == nil {
-		for i := range pieces {
-			results[i] = t.piece(&pieces[i])
-		}
-	} else {
-		lo, hi = t.limited(pieces, results, limit)
+	var words []wordToken
+	ends := make([]int, len(pieces)) // of each piece's tokens among all
+	for i := range pieces {
+		words = t.piece(&pieces[i], words)
+		ends[i] = len(words)
 	}
 	position := codePoints(text)
-	total := 0
-	for _, r := range results[lo:hi] {
-		total += len(r)
-	}
-	tokens := make([]Token, 0, total)
-	for i := lo; i < hi; i++ {
-		for _, w := range results[i] {
-			start, end := pieces[i].origin(w.start, w.end)
-			tokens = append(tokens, Token{ID: int64(w.id), Text: w.text, Start: position(start), End: position(end), Word: i - lo})
+	tokens := make([]Token, len(words))
+	p := 0
+	for i, w := range words {
+		for ends[p] == i {
+			p++
 		}
+		start, end := pieces[p].origin(w.start, w.end)
+		tokens[i] = Token{ID: int64(w.id), Text: w.text, Start: position(start), End: position(end), Word: p}
 	}
 	return tokens
 }
@@ -317,32 +307,12 @@ func (t *Tokenizer) pieces(text string) []piece {
 	return all
 }
 
-// piece tokenizes a piece.
-func (t *Tokenizer) piece(p *piece) []wordToken {
+// piece appends a piece's tokens.
+func (t *Tokenizer) piece(p *piece, to []wordToken) []wordToken {
 	if p.added {
-		return []wordToken{{p.id, p.text, 0, len(p.text)}}
+		return append(to, wordToken{p.id, p.text, 0, len(p.text)})
 	}
-	return t.model.tokenize(p.text, nil)
-}
-
-// limited tokenizes pieces from one end until there are enough tokens, and returns which.
-func (t *Tokenizer) limited(pieces []piece, results [][]wordToken, limit *truncation) (lo, hi int) {
-	total := 0
-	for n := range pieces {
-		i := n
-		if limit.left {
-			i = len(pieces) - 1 - n
-		}
-		results[i] = t.piece(&pieces[i])
-		total += len(results[i])
-		if total >= limit.max && !pieces[i].added {
-			if limit.left {
-				return i, len(pieces)
-			}
-			return 0, i + 1
-		}
-	}
-	return 0, len(pieces)
+	return t.model.tokenize(p.text, to)
 }
 
 // codePoints converts places in a text from bytes to code points.

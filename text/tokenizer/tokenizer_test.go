@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -137,6 +138,83 @@ func offsets(tokens []Token) []int {
 		flat = append(flat, t.Start, t.End)
 	}
 	return flat
+}
+
+// goldenCase is what Python's makes of a small tokenizer that shows one component.
+type goldenCase struct {
+	Name      string          `json:"name"`
+	Tokenizer json.RawMessage `json:"tokenizer"`
+	Texts     []string        `json:"texts"` // null: the first of more.json.gz
+	Pairs     bool            `json:"pairs"` // each text with the next
+	IDs       [][]int64       `json:"ids"`
+	Offsets   [][]int         `json:"offsets"`
+	Words     [][]int         `json:"words"`
+	Segments  [][]int64       `json:"segments"`
+	Mask      [][]int64       `json:"mask"`
+	Special   [][]int64       `json:"special"`
+	Overflow  [][][]int64     `json:"overflow"`
+	Decoded   []string        `json:"decoded"`
+}
+
+func TestEachComponentDoesAsPythons(t *testing.T) {
+	hard := read[[]string](t, "testdata/more.json.gz")
+	cases := read[[]goldenCase](t, "testdata/cases.json.gz")
+	if len(cases) < 90 {
+		t.Fatalf("%d cases", len(cases))
+	}
+	for _, c := range cases {
+		t.Run(c.Name, func(t *testing.T) {
+			tok, err := Parse(c.Tokenizer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Texts == nil {
+				c.Texts = hard
+			}
+			if len(c.IDs) == 0 || len(c.IDs) > len(c.Texts) {
+				t.Fatalf("%d results", len(c.IDs))
+			}
+			for i := range c.IDs {
+				c.check(t, tok, i)
+			}
+		})
+	}
+}
+
+func (c *goldenCase) check(t *testing.T, tok *Tokenizer, i int) {
+	e, err := tok.Encode(c.Texts[i])
+	if c.Pairs {
+		e, err = tok.EncodePair(c.Texts[i], c.Texts[i+1])
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	same := func(what string, got, want any) {
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%+q: %s: got %v, want %v", c.Texts[i], what, got, want)
+		}
+	}
+	var words []int
+	var segments, special []int64
+	for _, token := range e.Tokens {
+		words, segments = append(words, token.Word), append(segments, token.Segment)
+		special = append(special, 0)
+		if token.Special {
+			special[len(special)-1] = 1
+		}
+	}
+	var overflow [][]int64
+	for _, tokens := range e.Overflow {
+		overflow = append(overflow, (&Encoding{Tokens: tokens}).IDs())
+	}
+	same("ids", e.IDs(), c.IDs[i])
+	same("offsets", offsets(e.Tokens), c.Offsets[i])
+	same("words", append([]int{}, words...), c.Words[i])
+	same("segments", append([]int64{}, segments...), c.Segments[i])
+	same("mask", e.Mask(), c.Mask[i])
+	same("special", append([]int64{}, special...), c.Special[i])
+	same("overflow", append([][]int64{}, overflow...), c.Overflow[i])
+	same("decoded", tok.Decode(c.IDs[i], false), c.Decoded[i])
 }
 
 func TestAStreamHoldsBackBytesOfIncompleteCharacters(t *testing.T) {

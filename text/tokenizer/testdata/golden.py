@@ -182,9 +182,124 @@ def golden(tok, texts):
     }
 
 
+def in_bytes(normalizer=None, pre=None, post=None):
+    """A model of bytes alone: the ids spell out the normalised text, and the words are the pre-tokenizer's."""
+    tok = Tokenizer(models.BPE({f"<0x{b:02X}>": b for b in range(256)}, [], byte_fallback=True))
+    if normalizer:
+        tok.normalizer = normalizer
+    if pre:
+        tok.pre_tokenizer = pre
+    if post:
+        tok.post_processor = post
+    tok.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return tok
+
+
+def in_words(decoder, words):
+    tok = Tokenizer(models.WordLevel({w: i for i, w in enumerate(["?"] + words)}, unk_token="?"))
+    tok.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tok.decoder = decoder
+    return tok
+
+
+def trained(texts, model, trainer, pre):
+    tok = Tokenizer(model)
+    tok.pre_tokenizer = pre
+    tok.train_from_iterator(texts, trainer)
+    return tok
+
+
+def case(name, tok, texts=None, pairs=False):
+    """What comes of a tokenizer's texts, or of each as a pair with the next; texts None are the hard ones."""
+    of = texts or HARD
+    encodings = [tok.encode(a, b) for a, b in zip(of, of[1:])] if pairs else [tok.encode(t) for t in of]
+    return {
+        "name": name, "tokenizer": json.loads(tok.to_str()), "texts": texts, "pairs": pairs,
+        "ids": [e.ids for e in encodings],
+        "offsets": [[x for o in e.offsets for x in o] for e in encodings],
+        "words": [[-1 if w is None else w for w in e.word_ids] for e in encodings],
+        "segments": [e.type_ids for e in encodings],
+        "mask": [e.attention_mask for e in encodings],
+        "special": [e.special_tokens_mask for e in encodings],
+        "overflow": [[o.ids for o in e.overflowing] for e in encodings],
+        "decoded": [tok.decode(e.ids) for e in encodings],
+    }
+
+
+def cut(tok, length, side="right", stride=0, strategy="longest_first", pad=None):
+    tok.enable_truncation(length, stride=stride, strategy=strategy, direction=side)
+    if pad:
+        tok.enable_padding(pad_id=7, pad_type_id=3, pad_token="<0x07>", **pad)
+    return tok
+
+
+def cases(labels):
+    n, p, r, d = normalizers, pre_tokenizers, processors, decoders
+    lookahead = Regex(r"(?<=a)\s+(?!\S)|\bx++|[[:digit:]]{2}")
+    for name, x in {
+        "NFC": n.NFC(), "NFD": n.NFD(), "NFKC": n.NFKC(), "NFKD": n.NFKD(), "Lowercase": n.Lowercase(), "Nmt": n.Nmt(), "Prepend": n.Prepend("▁x"),
+        "Strip": n.Strip(), "Strip on the left": n.Strip(True, False), "Strip on the right": n.Strip(False, True), "StripAccents": n.Sequence([n.NFD(), n.StripAccents()]),
+        "ByteLevel normalizer": n.ByteLevel(), "BertNormalizer": n.BertNormalizer(), "BertNormalizer that only cleans": n.BertNormalizer(True, False, False, False),
+        "BertNormalizer that keeps accents": n.BertNormalizer(False, True, False, True), "Replace by nothing": n.Replace(Regex(r"[\p{L}\p{M}]"), ""),
+        "Replace with look-around": n.Replace(lookahead, "<é>"), "Replace of a string": n.Replace("e", "ée"), "Replace of classes": n.Replace(Regex(r"[^\w\s]|\d|^a|y$"), "_"),
+        "Replace of words": n.Replace(Regex(r"\w+"), "w"), "a long sequence": n.Sequence([n.NFKD(), n.StripAccents(), n.Lowercase(), n.Replace(Regex(r"\s+"), " "), n.Strip(), n.NFC(), n.Prepend("▁"), n.Replace(" ", "▁")]),
+    }.items():
+        yield case(name, in_bytes(normalizer=x))
+    yield case("NFKC of compositions", in_bytes(normalizer=n.NFKC()), more()[-100:])
+    yield case("NFD of compositions", in_bytes(normalizer=n.NFD()), more()[-100:])
+    for name, x in {
+        "BertPreTokenizer": p.BertPreTokenizer(), "ByteLevel": p.ByteLevel(False), "ByteLevel with a space": p.ByteLevel(True), "ByteLevel without its expression": p.ByteLevel(True, use_regex=False),
+        "Digits": p.Digits(False), "Digits one by one": p.Digits(True), "Metaspace": p.Metaspace(), "Metaspace at first": p.Metaspace(prepend_scheme="first"), "Metaspace never": p.Metaspace(prepend_scheme="never"),
+        "Metaspace that does not split": p.Metaspace("_", split=False), "Punctuation": p.Punctuation(), "Punctuation with the next": p.Punctuation("merged_with_next"), "Whitespace": p.Whitespace(), "WhitespaceSplit": p.WhitespaceSplit(),
+        "a sequence": p.Sequence([p.WhitespaceSplit(), p.Punctuation("contiguous"), p.Digits(True)]),
+        "Split with look-ahead": p.Split(Regex(GPT4), "isolated"), "Split at a string": p.Split("'", "removed"),
+    }.items():
+        yield case(name, in_bytes(pre=x))
+    for behavior in ("removed", "isolated", "merged_with_previous", "merged_with_next", "contiguous"):
+        for invert in (False, True):
+            yield case(f"Split {behavior}{' inverted' if invert else ''}", in_bytes(pre=p.Split(Regex(r"\p{L}|\s"), behavior, invert)))
+    template = lambda: r.TemplateProcessing("<0x01> $A <0x02>", "<0x01> $A:3 <0x02>:4 $B:5 <0x02>:6", [("<0x01>", 1), ("<0x02>", 2)])
+    for name, x in {
+        "TemplateProcessing": template(), "BertProcessing": r.BertProcessing(("<0x02>", 2), ("<0x01>", 1)), "RobertaProcessing": r.RobertaProcessing(("<0x02>", 2), ("<0x01>", 1)),
+        "ByteLevel processor": r.ByteLevel(trim_offsets=True), "a sequence of processors": r.Sequence([r.ByteLevel(trim_offsets=True, add_prefix_space=False), template()]), "no processor": None,
+    }.items():
+        yield case(name, in_bytes(pre=p.ByteLevel(True), post=x), HARD[:12])
+        yield case(name + ", pairs", in_bytes(pre=p.ByteLevel(True), post=x), HARD[:12], pairs=True)
+    some = ["one two three four", "x", "a b c d e f g h i j k l m n", "", "ab"]
+    for name, kw in {
+        "cut": dict(length=9), "cut on the left": dict(length=9, side="left"), "cut with a stride": dict(length=9, stride=2), "cut on the left with a stride": dict(length=9, stride=3, side="left"),
+        "cut and padded": dict(length=12, pad=dict(length=14)), "padded on the left": dict(length=30, pad=dict(length=20, direction="left")), "padded to a multiple": dict(length=30, pad=dict(pad_to_multiple_of=8)),
+    }.items():
+        yield case(name, cut(in_bytes(pre=p.WhitespaceSplit(), post=template()), **kw), some)
+    for strategy in ("longest_first", "only_first", "only_second"):
+        for side in ("left", "right"):
+            yield case(f"pairs cut {strategy} on the {side}", cut(in_bytes(pre=p.WhitespaceSplit(), post=template()), 22, side, 2, strategy), ["one two three four", "five six seven x", "a b c d e f g h i j k l m n", "eight nine ten", "one two three four"], pairs=True)
+    tok = in_bytes(n.Lowercase(), p.WhitespaceSplit(), template())
+    tok.add_tokens([AddedToken("word", single_word=True), AddedToken("[L]", lstrip=True, normalized=False), AddedToken("[R]", rstrip=True, normalized=False), AddedToken("NoRM", normalized=True), AddedToken("[LONG", normalized=False), AddedToken("[LONGER]", normalized=False)])
+    tok.add_special_tokens([AddedToken("<S>", special=True, normalized=False), AddedToken("<N>", special=True, normalized=True)])
+    yield case("added tokens", tok, ["word swords word, éword word", "a  [L]  b [R]  c", "[R] [L]", " [L][R] [R]", "norm NORM xNoRMx", "[LONG [LONGER] [LONGERX]", "<S>a<s> <N> <n><S>", "[L] [L]", "wordword", ""])
+    words = ["##a", "b", "##", "n't", "do", "not", ".", "'", "it", "'s", "▁x", "▁▁y▁", "_", "<0xE6>", "<0x9D>", "<0xB1>", "<0xG0>", "é", "aab", "xx</w>", "</w>y</w>", "Ġa", "ÃĹ", "Ã", "Ġé中"]
+    text = ["b ##a do n't it ' 's . do not ## _ it's", "▁x ▁▁y▁ b ▁x", "<0xE6> <0x9D> <0xB1> b <0xE6> <0x9D> é <0xG0> <0xB1>", "aab b aab", "xx</w> b </w>y</w> xx</w>", "Ġa ÃĹ Ã Ã b Ġé中 Ġa é", "", "b"]
+    for name, x in {
+        "BPEDecoder": d.BPEDecoder(), "ByteFallback": d.ByteFallback(), "ByteLevel decoder": d.ByteLevel(), "Fuse": d.Fuse(), "Metaspace decoder": d.Metaspace(), "Metaspace decoder, never": d.Metaspace(prepend_scheme="never"),
+        "Replace decoder": d.Replace(Regex("a+"), "<>"), "Strip decoder": d.Strip("a", 1, 0), "Strip decoder after Fuse": d.Sequence([d.Fuse(), d.Strip("b", 2, 1)]), "WordPiece decoder": d.WordPiece(), "WordPiece decoder without clean-up": d.WordPiece("##", False),
+    }.items():
+        yield case(name, in_words(x, words), text[:6] if name in ("BPEDecoder", "Strip decoder after Fuse") else text)  # Python's fails on none
+    quiet = dict(show_progress=False)
+    yield case("BPE with a prefix", trained(labels, models.BPE(unk_token="<unk>", continuing_subword_prefix="##"), trainers.BpeTrainer(vocab_size=400, limit_alphabet=60, special_tokens=["<unk>"], continuing_subword_prefix="##", **quiet), p.Whitespace()))
+    for fuse in (False, True):
+        yield case(f"BPE with unknown characters{', fused' if fuse else ''}", trained(labels, models.BPE(unk_token="<unk>", fuse_unk=fuse, end_of_word_suffix="</w>"), trainers.BpeTrainer(vocab_size=400, limit_alphabet=60, special_tokens=["<unk>"], end_of_word_suffix="</w>", **quiet), p.Whitespace()))
+    yield case("BPE without unknown characters", trained(labels, models.BPE(), trainers.BpeTrainer(vocab_size=400, limit_alphabet=60, **quiet), p.WhitespaceSplit()))
+    yield case("WordLevel", trained(labels, models.WordLevel(unk_token="<unk>"), trainers.WordLevelTrainer(vocab_size=200, special_tokens=["<unk>"], **quiet), p.Whitespace()))
+    pieces = [("<unk>", 0.0)] + [(f"<0x{b:02X}>", 0.0) for b in range(256)] + [("a", -1.0), ("e", -1.5), ("ab", -2.0), ("x", -2.0), ("xx", -3.0), ("xxxx", -5.0), ("it", -2.5)]
+    yield case("Unigram with byte fallback", Tokenizer(models.Unigram(pieces, 0, True)))
+    yield case("Unigram without", Tokenizer(models.Unigram(pieces, 0, False)))
+
+
 def main(wordpiece):
     write("more.json.gz", more())
     texts = read("strings.json.gz") + read("more.json.gz")
+    write("cases.json.gz", list(cases(texts[24:1500])))
     made = {"clip": clip(), "wordpiece": Tokenizer.from_file(wordpiece)}
     for make in (gpt2, roberta, llama3, t5, siglip, gemma, llama2):
         made[make.__name__] = make(texts[24:1500])  # labels alone, so that there are unknown characters
