@@ -259,6 +259,22 @@ func TestAStreamsEndShowsWhatWasHeldBack(t *testing.T) {
 	}
 }
 
+func TestAStreamGoesOnAfterBrokenBytes(t *testing.T) {
+	tok := open(t, "gemma")
+	stream := tok.Stream(false)
+	got := ""
+	for _, token := range []string{"<0xC3>", "<0xA9>", "<0xC3>", "a", "b"} { // é, half of one, and what follows
+		id, ok := tok.ID(token)
+		if !ok {
+			t.Fatalf("no token %q", token)
+		}
+		got += stream.Next(id)
+	}
+	if got += stream.Flush(); got != "é\uFFFDab" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestWhatIsNotKnownIsRefusedByName(t *testing.T) {
 	tests := map[string]string{
 		`{}`:                          `it has no model`,
