@@ -1,7 +1,6 @@
 package graph
 
 import (
-	"errors"
 	"math"
 	"slices"
 	"strconv"
@@ -49,44 +48,41 @@ const (
 	PoolNone Pooling = "none"
 )
 
-// FindImageTower looks for the insertion points of the encoder that computes the output.
-// An encoder where prompts can't enter is refused with the reason, kind [errs.Unsupported].
-func FindImageTower(g *Graph, output string) (t *ImageTower, err error) {
+// FindImageTower looks for the insertion points of the encoder that computes the output, save
+// for those that a hint names. An encoder where prompts can't enter is refused with the reason, kind
+// [errs.Unsupported].
+func FindImageTower(g *Graph, output string, hints ...ImageHints) (t *ImageTower, err error) {
 	defer recoverBail(&err)
+	var h ImageHints
+	if len(hints) > 0 {
+		h = hints[0]
+	}
 	only, err := g.Only(output)
 	if err != nil {
 		return nil, err
 	}
 	t = &ImageTower{Graph: only, Output: only.Outputs[0]}
-	if err := t.findPixels(); err != nil {
+	if t.Pixels, err = imageInput(only, h.Pixels); err != nil {
 		return nil, err
 	}
 	if err := fixImageSize(only, t.Pixels); err != nil {
 		return nil, err
 	}
-	if err := t.findInsert(); err != nil {
+	if slices.ContainsFunc(only.Nodes, isIf) { // whose condition may follow from the size
+		if err := only.Fold(); err != nil {
+			return nil, err
+		}
+	}
+	if err := t.findInsert(h); err != nil {
 		return nil, err
 	}
 	if n, fixed := t.Pixels.Shape[0].Int(); fixed {
 		t.Batch = int(n)
 	}
-	return t, t.try()
-}
-
-func (t *ImageTower) findPixels() error {
-	for _, v := range t.Graph.Inputs {
-		if !v.Type.IsFloat() || len(v.Shape) != 4 {
-			continue
-		}
-		if t.Pixels != nil {
-			return unpromptable("two inputs could be the image: %q and %q", t.Pixels.Name, v.Name)
-		}
-		t.Pixels = v
+	if err := t.try(); err != nil {
+		return nil, err
 	}
-	if t.Pixels == nil {
-		return unpromptable("no input [batch,channels,height,width] leads to %q", t.Output.Name)
-	}
-	return nil
+	return t, agree("token_axis", h.TokenAxis, t.TokenAxis)
 }
 
 // maxInferred bounds how many nodes are looked at, in all, while image sizes are tried.
@@ -134,56 +130,105 @@ func unpromptable(format string, args ...any) error {
 // findInsert looks at what lies before the first block: tokens are complete at the last
 // Add of a position table or Concat of class tokens there; where neither is found, where they
 // first are a sequence as wide as the block's.
-func (t *ImageTower) findInsert() error {
-	before := segments(t.Graph, t.Pixels)
-	first := slices.IndexFunc(before, segment.isBlock)
-	if first < 0 {
-		return unpromptable("no transformer block (a softmax with a residual around it) lies between %q and %q", t.Pixels.Name, t.Output.Name)
+func (t *ImageTower) findInsert(h ImageHints) error {
+	all := segments(t.Graph, t.Pixels)
+	if err := t.findBlocks(all, h); err != nil {
+		return err
 	}
-	block := before[first].cut
+	block := t.Blocks[0]
 	if len(block.Shape) != 3 {
 		return unpromptable("the first block's input %q has shape %s, not [batch,tokens,width]", block.Name, block.Shape)
 	}
 	like := func(v *Value) bool { return len(v.Shape) == 3 && v.Shape[2].Equal(block.Shape[2]) }
-	on := before[first].active
-	for _, s := range before[:first] {
+	on := all[0].active
+	if h.Insert != "" {
+		v, err := tokensNamed(t.Graph, "insert", h.Insert, t.Pixels, on)
+		if err != nil {
+			return err
+		}
+		t.Insert = v
+	}
+	first := cutAt(all, block)
+	if t.Insert == nil && first < 0 {
+		return errs.New(errs.Invalid, "blocks: %q is not the only way from %q to the blocks: name the tokens that prompts join as well (insert)", block.Name, t.Pixels.Name)
+	}
+	if t.Insert == nil {
+		t.Insert = tokensBefore(all, first, like, on)
+	}
+	if at := cutAt(all, t.Insert); at < 0 {
+		return unpromptable("the tokens %q are not the only way from %q to the blocks", t.Insert.Name, t.Pixels.Name)
+	}
+	if t.Insert != block && !activeValues(t.Graph, []*Value{block}, []*Value{t.Insert})[t.Insert] {
+		return errs.New(errs.Invalid, "insert: %q does not lead to the first block's input %q", t.Insert.Name, block.Name)
+	}
+	t.findLast(all, like)
+	return t.measure(on, h.ClassTokens)
+}
+
+// tokensBefore finds the tokens in the segments ahead of the first block.
+func tokensBefore(all []segment, first int, like func(*Value) bool, on map[*Value]bool) (found *Value) {
+	for _, s := range all[:first] {
 		for _, n := range s.nodes {
 			if v := n.Outputs[0]; like(v) && (isPositionAdd(n, on) || isTokenJoin(n, on)) {
-				t.Insert = v
+				found = v
 			}
 		}
 	}
-	if t.Insert == nil {
+	if found == nil {
 		i := first
-		for i > 0 && like(before[i-1].cut) {
+		for i > 0 && like(all[i-1].cut) {
 			i--
 		}
-		t.Insert = before[i].cut
+		found = all[i].cut
 	}
-	if !slices.ContainsFunc(before[:first+1], func(s segment) bool { return s.cut == t.Insert }) {
-		return unpromptable("the tokens %q are not the only way from %q to the blocks", t.Insert.Name, t.Pixels.Name)
-	}
-	for i, s := range before {
-		if !s.isBlock() {
-			continue
+	return found
+}
+
+// findBlocks finds the inputs of the transformer blocks, or those that are named.
+func (t *ImageTower) findBlocks(all []segment, h ImageHints) (err error) {
+	if h.Blocks != nil {
+		t.Blocks, err = blocksNamed(t.Graph, h.Blocks, t.Pixels)
+	} else {
+		for _, s := range all {
+			if s.isBlock() {
+				t.Blocks = append(t.Blocks, s.cut)
+			}
 		}
-		t.Blocks, t.last = append(t.Blocks, s.cut), nil
-		if i+1 < len(before) && like(before[i+1].cut) {
-			t.last = before[i+1].cut
-		}
 	}
-	return t.measure(on)
+	if err == nil && len(t.Blocks) == 0 {
+		return unpromptable("no transformer block (a softmax with a residual around it) lies between %q and %q", t.Pixels.Name, t.Output.Name)
+	}
+	return err
+}
+
+// findLast finds the first cut of tokens behind the last block's attention.
+func (t *ImageTower) findLast(all []segment, like func(*Value) bool) {
+	i := cutAt(all, t.Blocks[len(t.Blocks)-1])
+	for i >= 0 && i+1 < len(all) && !all[i].attends() {
+		i++
+	}
+	if i >= 0 && i+1 < len(all) && like(all[i+1].cut) {
+		t.last = all[i+1].cut
+	}
 }
 
 // measure reads the sizes off the insertion tensor.
-func (t *ImageTower) measure(on map[*Value]bool) error {
+func (t *ImageTower) measure(on map[*Value]bool, classTokens *int) error {
 	tokens, ok1 := t.Insert.Shape[1].Int()
 	width, ok2 := t.Insert.Shape[2].Int()
 	if !ok1 || !ok2 {
 		return unpromptable("the tokens' shape %s at %q depends on the run", t.Insert.Shape, t.Insert.Name)
 	}
+	t.Tokens, t.Width = int(tokens), int(width)
+	if classTokens != nil {
+		if *classTokens < 0 || *classTokens > t.Tokens {
+			return errs.New(errs.Invalid, "class_tokens: %d of the %d tokens at %q", *classTokens, t.Tokens, t.Insert.Name)
+		}
+		t.ClassTokens = *classTokens
+		return nil
+	}
 	l := &leaders{on, map[*Value]int64{}}
-	t.Tokens, t.Width, t.ClassTokens = int(tokens), int(width), int(l.count(t.Insert, 0))
+	t.ClassTokens = int(l.count(t.Insert, 0))
 	return nil
 }
 
@@ -285,7 +330,10 @@ func sliceStart(n *Node) (int64, bool) {
 func (t *ImageTower) try() error {
 	p, failed := t.plant(planting{k: 1, until: forever})
 	if err := t.findTokenAxis(p.to); err != nil {
-		return errors.Join(failed, err)
+		if failed != nil {
+			return failed
+		}
+		return err
 	}
 	if failed == nil {
 		t.Pooling = p.pooling(t.last)

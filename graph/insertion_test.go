@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -469,5 +470,189 @@ func TestPromptsThatCannotBeAreRefused(t *testing.T) {
 	}
 	if rows, err := text.Embeddings([]int64{10, 0}); err != nil || len(rows) != 16 {
 		t.Errorf("two embeddings hold %d numbers: %v", len(rows), err)
+	}
+}
+
+// TestTowersAreVerified checks every spelling as a user's own model is checked.
+func TestTowersAreVerified(t *testing.T) {
+	all := maps.Clone(exports)
+	maps.Copy(all, spellings)
+	for name, s := range all {
+		t.Run(name, func(t *testing.T) {
+			if err := imageTower(t, s.sized()).Verify(interp.Run); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestAWrongInsertionIsFoundOut: a runner under which insertion seems to have gone wrong fails the
+// check.
+func TestAWrongInsertionIsFoundOut(t *testing.T) {
+	tower := imageTower(t, tiny{}.sized())
+	for name, tt := range map[string]struct {
+		spoil func(in map[string]*graph.Tensor)
+		want  string
+	}{
+		"prompts are lost": {func(in map[string]*graph.Tensor) {
+			for name, p := range in {
+				if strings.HasPrefix(name, "visual.") {
+					in[name] = graph.NewTensor(make([]float32, p.Len()), p.Dims...)
+				}
+			}
+			if in["pixel_values"] != nil && len(in) == 1 {
+				in["pixel_values"] = floats(rng.New(8, "pixels"), in["pixel_values"].Dims...)
+			}
+		}, "no prompts change the output"},
+		"the first prompt counts more": {func(in map[string]*graph.Tensor) {
+			if p := in["visual.0"]; p != nil && p.Dims[1] > 0 {
+				data, err := graph.Values[float32](p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				data = append([]float32{5 * data[0]}, data[1:]...)
+				in["visual.0"] = graph.NewTensor(data, p.Dims...)
+			}
+		}, "their order changes the output"},
+		"the tokens are others": {func(in map[string]*graph.Tensor) {
+			if p := in["tokens"]; p != nil {
+				in["tokens"] = floats(rng.New(9, "tokens"), p.Dims...)
+			}
+		}, "from the tokens is not that from the image"},
+	} {
+		err := tower.Verify(func(g *graph.Graph, in map[string]*graph.Tensor) (map[string]*graph.Tensor, error) {
+			tt.spoil(in)
+			return interp.Run(g, in)
+		})
+		if errs.Of(err) != errs.Unsupported || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestAPixelPromptIsAdded compares the output with that of an image that has the prompt in it.
+func TestAPixelPromptIsAdded(t *testing.T) {
+	s := tiny{}.sized()
+	tower := imageTower(t, s)
+	const height, width = 2, 10
+	patch := graph.PatchMask(height, width, 1, 3, 4)
+	pixels, prompts := floats(rng.New(2, "pixels"), 2, 3, height, width), floats(rng.New(3, "prompt"), 2, 3, height, width)
+	x, err1 := graph.Values[float32](pixels)
+	p, err2 := graph.Values[float32](prompts)
+	if err1 != nil || err2 != nil {
+		t.Fatal(err1, err2)
+	}
+	const image = 3 * height * width
+	for name, tt := range map[string]struct {
+		o     graph.PixelPromptOptions
+		given map[string]*graph.Tensor
+		of    func(row int) int // which prompt a row gets
+	}{
+		"one for all rows": {graph.PixelPromptOptions{}, map[string]*graph.Tensor{"pixel_prompt": graph.NewTensor(p[:image], 1, 3, height, width)}, func(int) int { return 0 }},
+		"one for each row": {graph.PixelPromptOptions{PerRow: true}, map[string]*graph.Tensor{"pixel_prompt": prompts}, func(row int) int { return row }},
+		"a bank": {
+			graph.PixelPromptOptions{Bank: true},
+			map[string]*graph.Tensor{"pixel_prompt": prompts, "pixel_index": graph.NewTensor([]int64{1, 0}, 2)},
+			func(row int) int { return 1 - row },
+		},
+	} {
+		tt.o.Mask = patch
+		with, err := graph.WithPixelPrompt(tower.Graph, tt.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := slices.Clone(x)
+		for i := range sum {
+			row := i / image
+			sum[i] += patch[i%(height*width)] * p[tt.of(row)*image+i%image]
+		}
+		tt.given["pixel_values"] = pixels
+		want := run(t, tower.Graph, map[string]*graph.Tensor{"pixel_values": graph.NewTensor(sum, pixels.Dims...)})["image_embeds"]
+		got := run(t, with, tt.given)["image_embeds"]
+		for i := range want.Data {
+			if math.Abs(got.Data[i]-want.Data[i]) > 1e-6 {
+				t.Errorf("%s: element %d is %g, want %g", name, i, got.Data[i], want.Data[i])
+			}
+		}
+	}
+}
+
+func TestMasksOfPixelPrompts(t *testing.T) {
+	count := func(mask []float32) (n int) {
+		for _, x := range mask {
+			n += int(x)
+		}
+		return n
+	}
+	if w := graph.BorderWidth(224); w != 30 {
+		t.Errorf("the border of 224 pixels is %d wide, want 30", w)
+	}
+	if n := count(graph.BorderMask(8, 6, 2)); n != 8*6-4*2 {
+		t.Errorf("a border of 2 in 8 x 6 has %d pixels", n)
+	}
+	if n := count(graph.PatchMask(8, 6, 5, 1, 4)); n != 3*4 {
+		t.Errorf("a patch of 4 at 5,1 in 8 x 6 has %d pixels", n)
+	}
+}
+
+// TestHintsTakeTheirPlaceAndContradictionsAreNamed overrides each finding by its name in the graph.
+func TestHintsTakeTheirPlaceAndContradictionsAreNamed(t *testing.T) {
+	g, err := tiny{named: true}.sized().image()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := graph.FindImageTower(g, "image_embeds")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blocks []string
+	for _, b := range found.Blocks {
+		blocks = append(blocks, b.Name)
+	}
+	number := func(n int) *int { return &n }
+	for name, h := range map[string]graph.ImageHints{
+		"all as found":          {Pixels: "pixel_values", Insert: found.Insert.Name, ClassTokens: number(1), Blocks: blocks, TokenAxis: number(1)},
+		"behind the pre-norm":   {Insert: blocks[0]},
+		"two class tokens":      {ClassTokens: number(2)},
+		"the last blocks alone": {Blocks: blocks[1:]},
+	} {
+		tower, err := graph.FindImageTower(g, "image_embeds", h)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if h.Insert != "" && tower.Insert.Name != h.Insert || h.ClassTokens != nil && tower.ClassTokens != *h.ClassTokens || h.Blocks != nil && tower.Blocks[0].Name != h.Blocks[0] {
+			t.Errorf("%s: found %q, %d class tokens, blocks from %q", name, tower.Insert.Name, tower.ClassTokens, tower.Blocks[0].Name)
+		}
+		if err := tower.Verify(interp.Run); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	ahead, err := graph.FindImageTower(g, "image_embeds", graph.ImageHints{ClassTokens: number(0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ahead.Verify(interp.Run); err == nil || !strings.Contains(err.Error(), "their order changes the output") {
+		t.Errorf("prompts where the output is picked: %v", err)
+	}
+	inside := g.Nodes[len(g.Nodes)-1].Inputs[0].Name // behind the pooling
+	for name, tt := range map[string]struct {
+		h    graph.ImageHints
+		want string
+	}{
+		"no such input":               {graph.ImageHints{Pixels: "pixels"}, `no input "pixels"`},
+		"no such tensor":              {graph.ImageHints{Insert: "tokens"}, `no tensor "tokens"`},
+		"a tensor of another rank":    {graph.ImageHints{Insert: inside}, "it has to be [batch,tokens,width]"},
+		"more class tokens than are":  {graph.ImageHints{ClassTokens: number(7)}, "class_tokens: 7 of the 6 tokens"},
+		"another token axis":          {graph.ImageHints{TokenAxis: number(0)}, "token_axis is said to be 0, in the graph it is 1"},
+		"no such block":               {graph.ImageHints{Blocks: []string{"block"}}, `no tensor "block"`},
+		"blocks out of order":         {graph.ImageHints{Blocks: []string{blocks[1], blocks[0]}}, "does not come after"},
+		"prompts behind the block":    {graph.ImageHints{Insert: blocks[1]}, "does not lead to the first block's input"},
+		"a tensor off the way":        {graph.ImageHints{Insert: blocks[1], Blocks: blocks[:1]}, "does not lead to the first block's input"},
+		"a block that no pixel meets": {graph.ImageHints{Blocks: []string{"class"}}, "blocks:"},
+	} {
+		if _, err := graph.FindImageTower(g, "image_embeds", tt.h); errs.Of(err) != errs.Invalid || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -741,6 +741,10 @@ func constantOfShape(c *ctx) {
 func rangeShape(c *ctx) {
 	t := c.n.Inputs[0].Type
 	c.out(0, t, Shape{c.in.symbol(c.n)})
+	if t.IsFloat() {
+		c.floatRange(t)
+		return
+	}
 	start, ok1 := c.ints(0)
 	limit, ok2 := c.ints(1)
 	delta, ok3 := c.known(2)
@@ -767,6 +771,16 @@ func rangeShape(c *ctx) {
 		out[i] = start[0].Add(Known(int64(i) * delta[0]))
 	}
 	c.holds(out)
+}
+
+// floatRange: coordinates of patches are ranges such as 0.5, 1.5, ... to the grid's side.
+func (c *ctx) floatRange(t DataType) {
+	start, ok1 := c.in.number(c.n.Inputs[0])
+	limit, ok2 := c.in.number(c.n.Inputs[1])
+	delta, ok3 := c.in.number(c.n.Inputs[2])
+	if n := math.Ceil((limit - start) / delta); ok1 && ok2 && ok3 && n < 1<<31 {
+		c.out(0, t, Shape{Known(int64(max(0, n)))})
+	}
 }
 
 func gradTrilu(b *backward, n *Node) *Value {

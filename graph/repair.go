@@ -486,18 +486,17 @@ func (r *growth) widen(n *Node) {
 		for i, v := range n.Inputs {
 			d, ok := fromRight(v, back)
 			if ok && !d.Is(1) && (short && d.Equal(grown) || !short && !d.Equal(grown)) {
-				n.Inputs[i] = r.fit(n, i, len(v.Shape)-back, grown)
+				n.Inputs[i] = r.fit(n, v, n.Op == "Add" || n.Op == "Sub" && i == 1, len(v.Shape)-back, grown)
 			}
 		}
 	}
 }
 
-// fit makes operand i fit the tokens along one of its axes. What is the same all along them, as
+// fit makes an operand fit the tokens along one of its axes. What is the same all along them, as
 // masks that hide nothing are, is cut to extent 1, which broadcasts. A table that adds something
 // for each place, as positions and relative positions do, adds nothing for prompts (as VPT has
 // it for Swin's biases). A table that multiplies is left for detours to deal with.
-func (r *growth) fit(n *Node, i, axis int, grown Dim) *Value {
-	v := n.Inputs[i]
+func (r *growth) fit(n *Node, v *Value, added bool, axis int, grown Dim) *Value {
 	switch {
 	case r.uniform(v, axis, 0):
 		return r.narrow(n, v, axis)
@@ -507,13 +506,30 @@ func (r *growth) fit(n *Node, i, axis int, grown Dim) *Value {
 	case n.Op == "Mul":
 		r.tables = append(r.tables, n)
 		return r.narrow(n, v, axis)
-	case (n.Op == "Add" || n.Op == "Sub" && i == 1) && r.adds(v, 0):
+	case added && r.adds(v, 0):
 		if at, ok := r.promptsIn(n, len(v.Shape)-axis, grown); ok {
 			return r.pad(n, v, axis, at, grown)
 		}
+	case added && v.Def != nil && v.Def.Op == "Add": // of a mask and a table
+		return r.fitSum(n, v, axis, grown)
 	}
 	fail(n, "operand %q of shape %s was made for %d tokens and says something different of each", v.Name, v.Shape, r.was)
 	return nil
+}
+
+// fitSum fits the operands of a sum, one by one.
+func (r *growth) fitSum(n *Node, v *Value, axis int, grown Dim) *Value {
+	var parts []*Value
+	back := len(v.Shape) - axis
+	for _, x := range v.Def.Inputs {
+		if d, ok := fromRight(x, back); ok && !d.Is(1) {
+			x = r.fit(n, x, true, len(x.Shape)-back, grown)
+		}
+		parts = append(parts, x)
+	}
+	out := r.in.g.insertBefore(n, "Add", nil, parts...)
+	r.in.node(out.Def)
+	return out
 }
 
 // adds says whether v is a table of numbers to add, and no mask, which would hide tokens.

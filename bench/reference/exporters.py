@@ -1,6 +1,6 @@
 """Exports small random models as people do, with PyTorch's own outputs and gradients beside each, as folders for the fixtures' test.
 
-Usage: exporters.py OUT [NAME...]     NAME: a part of the folders' names
+Usage: exporters.py OUT [--small] [NAME...]     NAME: a part of the folders' names; --small: for the folders kept in testdata
 Every model is tried with both of torch's exporters at several opsets, eager and sdpa attention, dynamic and static batches, and
 some after ONNX Runtime's optimizers, in fp16 or quantised. What an exporter refuses is reported and left out. The reference of a
 quantised model is PyTorch on its dequantised weights, with activations as they are; meta.json tells the cosine between its
@@ -18,16 +18,21 @@ import torch
 from torch import nn
 
 warnings.filterwarnings("ignore")
-K, SIDE, PATCH, WIDTH, SMALL, LAYERS, HEADS, OUT = 4, 32, 8, 48, 32, 3, 4, 24
+K, SIDE, PATCH, WIDTH, SMALL, LAYERS, HEADS, OUT, BATCH = 4, 32, 8, 48, 32, 3, 4, 24, 3
+if "--small" in sys.argv:
+    WIDTH, LAYERS, HEADS, BATCH = 24, 2, 2, 2
 
 
 class Vision:
-    """An image tower, the module whose output (or input, with before) prompts join, and its blocks."""
+    """An image tower, the module whose output (or input, with before) prompts join, and its blocks.
+
+    A tower that averages leaves prompts out of the mean: they are cut off behind the last block. around is what a
+    model needs while blocks from start on have K prompts more than it knows of: a context manager of (self, K, start)."""
     kind = "vision"
 
-    def __init__(self, model, insert, blocks, class_tokens, before=False, axis=1, batch=3, out="image_embeds", side=SIDE, tower=None):
+    def __init__(self, model, insert, blocks, class_tokens, before=False, axis=1, batch=BATCH, out="image_embeds", side=SIDE, averages=False, around=None):
         self.model, self.insert, self.blocks, self.class_tokens = model.eval(), insert, blocks, class_tokens
-        self.before, self.axis, self.out = before, axis, out
+        self.before, self.axis, self.out, self.averages, self.around = before, axis, out, averages, around or (lambda *_: contextlib.nullcontext())
         torch.manual_seed(1)
         self.inputs = {"pixel_values": torch.randn(batch, 3, side, side)}
         self.dynamic = {"pixel_values": {0: "batch"}}
@@ -39,47 +44,80 @@ class Vision:
         out = self.model(pixels)
         weight = torch.randn_like(out)
         inputs["loss_weight"] = weight
-        for name, prompts in (("", None), ("_shallow", shallow[None]), ("_deep", deep)):
+        inputs["prompts_middle"] = middle = torch.randn(len(self.blocks) - 1, K, width) * 0.5
+        cases = [("", None, {}), ("_shallow", shallow[None], {}), ("_deep", deep, {}), ("_middle", middle, {"start": 1})]
+        if self.averages:
+            cases.append(("_averaged", shallow[None], {"averaged": True}))
+        for name, prompts, how in cases:
             x, p = pixels.clone().requires_grad_(), None if prompts is None else prompts.clone().requires_grad_()
-            with self.prompted(p):
+            with self.prompted(p, **how):
                 y = self.model(x)
             (y * weight).sum().backward()
-            found["out" + name], found["grad_pixel_values" + name] = y.detach(), x.grad
+            found["out" + name] = y.detach()
+            if not how:
+                found["grad_pixel_values" + name] = x.grad
             if p is not None:
-                found["grad_prompts" + name] = p.grad[0] if name == "_shallow" else p.grad
+                found["grad_prompts" + name] = p.grad[0] if prompts is not deep and prompts is not middle else p.grad
+        # A prompt on the image's border, as wide a part of it as 30 pixels are of 224.
+        side = pixels.shape[-1]
+        border, mask = round(30 * side / 224), torch.ones(side, side)
+        mask[border:side - border, border:side - border] = 0
+        inputs["prompt_pixels"] = torch.randn(1, 3, side, side) * 0.5
+        p = inputs["prompt_pixels"].clone().requires_grad_()
+        y = self.model(pixels + mask * p)
+        (y * weight).sum().backward()
+        found["out_pixel_prompt"], found["grad_pixel_prompt"] = y.detach(), p.grad
         return inputs, found
 
     @contextlib.contextmanager
-    def prompted(self, prompts):
+    def prompted(self, prompts, start=0, averaged=False):
         hooks, c = [], self.class_tokens
-        if prompts is not None:
-            def join(x):
-                p = prompts[0].expand(x.shape[0], -1, -1)
-                return torch.cat([x[:, :c], p, x[:, c:]], 1)
 
-            def overwrite(layer):
-                def hook(_, args, kwargs):
-                    x = args[0] if args else kwargs["hidden_states"]
-                    p = prompts[layer][None] if self.axis == 1 else prompts[layer][:, None]
-                    p = p.expand(x.shape[0], -1, -1) if self.axis == 1 else p.expand(-1, x.shape[1], -1)
-                    head, tail = x.narrow(self.axis, 0, c), x.narrow(self.axis, c + K, x.shape[self.axis] - c - K)
-                    x = torch.cat([head, p, tail], self.axis)
-                    return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": x})
-                return hook
-            if self.before:
+        def laid(p, x, axis):
+            return p.expand(x.shape[0], -1, -1) if axis == 1 else p[:, None].expand(-1, x.shape[1], -1)
+
+        def join(x, axis=1, skip=0):
+            head, tail = x.narrow(axis, 0, c), x.narrow(axis, c + skip, x.shape[axis] - c - skip)
+            return torch.cat([head, laid(prompts[0], x, axis), tail], axis)
+
+        def at_block(f):
+            def hook(_, args, kwargs):
+                x = f(args[0] if args else kwargs["hidden_states"])
+                return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": x})
+            return hook
+
+        def overwrite(layer):
+            def put(x):
+                head, tail = x.narrow(self.axis, 0, c), x.narrow(self.axis, c + K, x.shape[self.axis] - c - K)
+                return torch.cat([head, laid(prompts[layer], x, self.axis), tail], self.axis)
+            return put
+
+        def strip(_, args, out):
+            x = out[0] if isinstance(out, tuple) else out
+            x = torch.cat([x.narrow(self.axis, 0, c), x.narrow(self.axis, c + K, x.shape[self.axis] - c - K)], self.axis)
+            return (x, *out[1:]) if isinstance(out, tuple) else x
+
+        first = lambda f: lambda _, args, out: (f(out[0]), *out[1:]) if isinstance(out, tuple) else f(out)
+        if prompts is not None:
+            if start > 0:
+                hooks.append(self.blocks[start].register_forward_pre_hook(at_block(lambda x: join(x, self.axis)), with_kwargs=True))
+            elif self.before:
                 hooks.append(self.insert.register_forward_pre_hook(lambda _, args: (join(args[0]), *args[1:])))
             else:
-                hooks.append(self.insert.register_forward_hook(lambda _, args, out: (join(out[0]), *out[1:]) if isinstance(out, tuple) else join(out)))
+                hooks.append(self.insert.register_forward_hook(first(join)))
             for i in range(1, len(prompts)):
-                hooks.append(self.blocks[i].register_forward_pre_hook(overwrite(i), with_kwargs=True))
+                hooks.append(self.blocks[start + i].register_forward_pre_hook(at_block(overwrite(i)), with_kwargs=True))
+            if self.averages and not averaged:
+                hooks.append(self.blocks[-1].register_forward_hook(strip))
         try:
-            yield
+            with self.around(self, K, start) if prompts is not None else contextlib.nullcontext():
+                yield
         finally:
             for h in hooks:
                 h.remove()
 
     def meta(self):
-        return {"class_tokens": self.class_tokens, "K": K, "layers": len(self.blocks)}
+        return {"class_tokens": self.class_tokens, "K": K, "layers": len(self.blocks), "start": 1, "averages": self.averages}
 
 
 class Text:
@@ -241,7 +279,7 @@ def named(module, names, f):
     return type("Named", (Call,), {"forward": space["forward"]})(module, f)
 
 
-def clip_vision(attention="sdpa", batch=3):
+def clip_vision(attention="sdpa", batch=BATCH):
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
     torch.manual_seed(0)
     m = CLIPVisionModelWithProjection(CLIPVisionConfig(hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
@@ -274,12 +312,12 @@ def clip_text(attention="sdpa", mask=False, eos=199):
     return Text(named(m, inputs, f), t.embeddings.token_embedding, inputs)
 
 
-def siglip_vision():
+def siglip_vision(batch=BATCH):
     from transformers import SiglipVisionConfig, SiglipVisionModel
     torch.manual_seed(0)
     m = SiglipVisionModel(SiglipVisionConfig(hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=LAYERS, num_attention_heads=HEADS, image_size=SIDE, patch_size=PATCH))
     v = m.vision_model if hasattr(m, "vision_model") else m
-    return Vision(one((m, lambda m, x: m(pixel_values=x).pooler_output)), v.embeddings, v.encoder.layers, 0, out="pooler_output")
+    return Vision(one((m, lambda m, x: m(pixel_values=x).pooler_output)), v.embeddings, v.encoder.layers, 0, batch=batch, out="pooler_output")
 
 
 def siglip_text():
@@ -312,12 +350,35 @@ def classifier(which):
         return Vision(one((m, lambda m, x: m(pixel_values=x).pooler_output)), m.embeddings, blocks_of(m), 3, out="pooler_output")
     if which == "vit_mean":  # no class token is read: a mean over all tokens
         m = t.ViTModel(t.ViTConfig(**common), add_pooling_layer=False)
-        return Generic(one((m, lambda m, x: m(pixel_values=x).last_hidden_state.mean(1))), {"pixel_values": torch.randn(3, 3, SIDE, SIDE)}, ["pixel_values"])
+        return Vision(one((m, lambda m, x: m(pixel_values=x).last_hidden_state.mean(1))), m.embeddings, blocks_of(m), 1, averages=True)
+    if which == "ijepa":
+        m = t.IJepaModel(t.IJepaConfig(**common))
+        return Vision(one((m, lambda m, x: m(pixel_values=x).last_hidden_state.mean(1))), m.embeddings, blocks_of(m), 0, averages=True)
+    if which == "beit":  # a table of biases for each pair of places; nothing is added for prompts
+        m = t.BeitModel(t.BeitConfig(**common, use_relative_position_bias=True, use_mean_pooling=True))
+        for block in blocks_of(m):
+            nn.init.normal_(block.relative_position_bias.relative_position_bias_table)
+
+        @contextlib.contextmanager
+        def around(self, k, start):
+            def pad(_, args, bias):
+                for axis in (-1, -2):
+                    zeros = torch.zeros_like(bias.narrow(axis, 0, 1)).repeat_interleave(k, axis)
+                    bias = torch.cat([bias.narrow(axis, 0, 1), zeros, bias.narrow(axis, 1, bias.shape[axis] - 1)], axis)
+                return bias
+            hooks = [b.relative_position_bias.register_forward_hook(pad) for b in self.blocks[start:]]
+            yield
+            for h in hooks:
+                h.remove()
+        return Vision(one((m, lambda m, x: m(pixel_values=x).pooler_output)), m.embeddings, blocks_of(m), 1, averages=True, around=around)
+    if which == "dinov3":  # rotary positions, a class token and registers
+        m = t.DINOv3ViTModel(t.DINOv3ViTConfig(**common, num_register_tokens=2))
+        return Vision(one((m, lambda m, x: m(pixel_values=x).pooler_output)), m.embeddings, blocks_of(m), 3, out="pooler_output")
     raise ValueError(which)
 
 
 def blocks_of(m):
-    for path in ("encoder.layer", "encoder.layers", "layers", "layer"):
+    for path in ("encoder.layer", "encoder.layers", "model.layer", "layers", "layer"):
         found = m
         try:
             for part in path.split("."):
@@ -339,8 +400,7 @@ def openclip(kind, **more):
         v = m.visual
         blocks = v.transformer.resblocks
         first = getattr(v.transformer, "batch_first", True)
-        c = 0 if more.get("no_ln_pre") else 1
-        return Vision(one((v, lambda v, x: v(x))), v.ln_pre, blocks, 1, before=True, axis=1 if first else 0)
+        return Vision(one((v, lambda v, x: v(x))), v.ln_pre, blocks, 1, before=True, axis=1 if first else 0, averages=more.get("pool_type") == "avg")
     ids = text_ids(199, 16)
     return Text(named(m, ["input_ids"], lambda m, i: m.encode_text(i)), m.token_embedding, {"input_ids": ids}, dynamic={"input_ids": {0: "batch"}})
 
@@ -510,13 +570,21 @@ def timm_model(name, **more):
 def timm_vit(pool="token", **more):
     m = timm_model("vit_tiny_patch16_224", global_pool=pool, class_token=pool == "token", **more)
     c = 1 if pool == "token" else 0
-    return Vision(one((m, lambda m, x: m(x))), m.norm_pre, m.blocks, c + more.get("reg_tokens", 0), before=True, out="logits")
+    return Vision(one((m, lambda m, x: m(x))), m.norm_pre, m.blocks, c + more.get("reg_tokens", 0), before=True, out="logits", averages=pool == "avg")
 
 
 def timm_eva():
-    """Rotary positions."""
+    """Rotary positions, and a mean: prompts are among the tokens at the front that are not turned."""
     m = timm_model("eva02_tiny_patch14_224")
-    return Generic(one((m, lambda m, x: m(x))), {"pixel_values": torch.randn(2, 3, SIDE, SIDE)}, ["pixel_values"])
+
+    @contextlib.contextmanager
+    def around(self, k, start):
+        for b in self.blocks[start:]:
+            b.attn.num_prefix_tokens += k
+        yield
+        for b in self.blocks[start:]:
+            b.attn.num_prefix_tokens -= k
+    return Vision(one((m, lambda m, x: m(x))), m.norm_pre, m.blocks, 1, before=True, out="logits", averages=True, around=around)
 
 
 def conv_net(name, **more):
@@ -531,6 +599,8 @@ MODELS = {  # name -> (build, [(exporter, opset), ...])
     "clip_vision": (clip_vision, [(TS, 9), (TS, 11), (TS, 13), (TS, 14), (TS, 17), (TS, 18), (TS, 20), (DY, 18), (DY, 20), (DY, 21), (DY, 22), (DY, 23), (DY, 24)]),
     "clip_vision_eager": (lambda: clip_vision("eager"), [(TS, 9), (TS, 11), (TS, 12), (TS, 16), (TS, 17), (DY, 18), (DY, 23)]),
     "clip_vision_static": (lambda: clip_vision(), [(TS, 17), (DY, 18), (DY, 23)]),
+    "clip_vision_static_batch17": (lambda: clip_vision(batch=17), [(TS, 17), (DY, 18)]),  # as many as there are tokens
+    "siglip_vision_static_batch12": (lambda: siglip_vision(batch=12), [(TS, 17), (DY, 18)]),  # as wide as a head
     "clip_vision_batch17": (lambda: clip_vision(batch=17), [(TS, 17), (DY, 18)]),
     "clip_text": (clip_text, [(TS, 9), (TS, 11), (TS, 14), (TS, 17), (TS, 18), (DY, 18), (DY, 20), (DY, 23)]),
     "clip_text_eos2": (lambda: clip_text("eager", eos=2), [(TS, 11), (TS, 14), (DY, 18)]),
@@ -544,8 +614,12 @@ MODELS = {  # name -> (build, [(exporter, opset), ...])
     "dinov2_swiglu": (lambda: classifier("dinov2_swiglu"), [(TS, 17), (DY, 18)]),
     "dinov2_registers": (lambda: classifier("dinov2_registers"), [(DY, 18), (DY, 23)]),
     "vit_mean": (lambda: classifier("vit_mean"), [(TS, 17), (DY, 18)]),
+    "ijepa": (lambda: classifier("ijepa"), [(TS, 17), (DY, 18)]),
+    "beit": (lambda: classifier("beit"), [(TS, 17), (DY, 18), (DY, 23)]),
+    "dinov3": (lambda: classifier("dinov3"), [(TS, 17), (DY, 18), (DY, 23)]),
     "openclip_vision": (lambda: openclip("vision"), [(TS, 14), (TS, 17), (TS, 20), (DY, 18), (DY, 23)]),
     "openclip_vision_pooler": (lambda: openclip("vision", attentional_pool=True, attn_pooler_queries=4, attn_pooler_heads=4), [(TS, 17), (DY, 18)]),
+    "openclip_vision_average": (lambda: openclip("vision", pool_type="avg"), [(TS, 17), (DY, 18)]),
     "openclip_text": (lambda: openclip("text"), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
     "openai_vision": (openai_vision, [(TS, 11), (TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
     "sentence_encoder": (sentence_encoder, [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
@@ -576,8 +650,10 @@ MODELS = {  # name -> (build, [(exporter, opset), ...])
     "vae_encoder": (lambda: diffusion("vae_encoder"), [(TS, 17), (DY, 18), (DY, 23)]),
     "timm_vit": (timm_vit, [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
     "timm_vit_registers": (lambda: timm_vit(reg_tokens=2), [(TS, 17), (DY, 18)]),
+    "timm_vit_average": (lambda: timm_vit("avg"), [(TS, 17), (DY, 18), (DY, 23)]),
+    "timm_vit_average_registers": (lambda: timm_vit("avg", reg_tokens=2), [(TS, 17), (DY, 18)]),
     "timm_vit_map": (lambda: timm_vit("map"), [(TS, 17), (DY, 18)]),
-    "timm_eva": (timm_eva, [(TS, 17), (DY, 18)]),
+    "timm_eva": (timm_eva, [(TS, 17), (DY, 18), (DY, 23)]),
     "resnet": (lambda: conv_net("resnet18"), [(TS, 17), (DY, 18)]),
     "convnext": (lambda: conv_net("convnext_atto"), [(TS, 17), (DY, 18)]),
     "efficientnet": (lambda: conv_net("efficientnet_lite0"), [(TS, 17), (DY, 18)]),
@@ -750,4 +826,4 @@ def main(out, wanted):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], [a for a in sys.argv[2:] if a != "-v"])
+    main(sys.argv[1], [a for a in sys.argv[2:] if a not in ("-v", "--small")])
