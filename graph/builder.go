@@ -115,6 +115,9 @@ func (b *Builder) Transpose(x *Value, perm ...int64) *Value {
 	return b.Op("Transpose", Attrs{"perm": perm}, x)
 }
 
+// Floats is x, half floats as floats: losses are computed in floats.
+func (b *Builder) Floats(x *Value) *Value { return b.widened(x) }
+
 // SwapLast swaps the last two axes.
 func (b *Builder) SwapLast(x *Value) *Value {
 	perm := make([]int64, len(x.Shape))

@@ -185,16 +185,18 @@ func (b *Builder) meanSquareNorm(x, scale *Value, epsilon float32, axis int) *Va
 	for i := axis; i < len(x.Shape); i++ {
 		over = append(over, int64(i))
 	}
-	square := b.Mean(b.Mul(x, x), true, over...)
-	root := b.Op("Sqrt", nil, b.Add(square, b.Scalar(float64(epsilon), x)))
-	return b.Mul(b.Div(x, root), scale)
+	wide := b.widened(x)
+	square := b.Mean(b.Mul(wide, wide), true, over...)
+	root := b.Op("Sqrt", nil, b.Add(square, b.Scalar(float64(epsilon), wide)))
+	return b.Mul(b.cast(b.Div(wide, root), x.Type), scale)
 }
 
 // standardize takes off the mean and divides by the deviation, over the given axes.
 func (b *Builder) standardize(x *Value, epsilon float32, over ...int64) *Value {
-	centred := b.Sub(x, b.Mean(x, true, over...))
+	wide := b.widened(x)
+	centred := b.Sub(wide, b.Mean(wide, true, over...))
 	variance := b.Mean(b.Mul(centred, centred), true, over...)
-	return b.Div(centred, b.Op("Sqrt", nil, b.Add(variance, b.Scalar(float64(epsilon), x))))
+	return b.cast(b.Div(centred, b.Op("Sqrt", nil, b.Add(variance, b.Scalar(float64(epsilon), wide)))), x.Type)
 }
 
 // perChannel gives a vector over channels the rank of x, [1,C,1,...].
@@ -277,10 +279,10 @@ func meanVarianceNorm(b *Builder, n *Node) []*Value {
 	if axes == nil {
 		axes = []int64{0, 2, 3}
 	}
-	x := n.Inputs[0]
+	x := b.widened(n.Inputs[0])
 	centred := b.Sub(x, b.Mean(x, true, axes...))
 	deviation := b.Op("Sqrt", nil, b.Mean(b.Mul(centred, centred), true, axes...))
-	return []*Value{b.Div(centred, b.Add(deviation, b.Scalar(1e-9, x)))}
+	return []*Value{b.cast(b.Div(centred, b.Add(deviation, b.Scalar(1e-9, x))), n.Inputs[0].Type)}
 }
 
 // fusedMatMul scales a product of operands that may have their last two axes swapped, or, before

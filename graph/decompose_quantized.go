@@ -81,18 +81,11 @@ func (b *Builder) rectified(x, zero *Value, t DataType) *Value {
 
 // shifted is v - zero as floats.
 func (b *Builder) shifted(n *Node, v, zero *Value, t DataType, axis int) *Value {
-	x := b.toFloat(v, t)
+	x := b.cast(v, t)
 	if zero == nil {
 		return x
 	}
-	return b.Sub(x, b.toFloat(b.alongOne(n, zero, v, axis), t))
-}
-
-func (b *Builder) toFloat(v *Value, t DataType) *Value {
-	if v.Type == t {
-		return v
-	}
-	return b.Op("Cast", Attrs{"to": int64(t)}, v)
+	return b.Sub(x, b.cast(b.alongOne(n, zero, v, axis), t))
 }
 
 // alongOne gives p, one number or one for each element along the axis of v, a shape that is repeated
@@ -191,9 +184,9 @@ func (b *Builder) blockwise(n *Node, size int64) *Value {
 	blocks := slices.Insert(slices.Clone(dims), axis+1, size)
 	blocks[axis] /= size
 	next := b.Ints(int64(axis + 1))
-	y := b.Op("Reshape", nil, b.toFloat(x, scale.Type), b.Ints(blocks...))
+	y := b.Op("Reshape", nil, b.cast(x, scale.Type), b.Ints(blocks...))
 	if zero := n.Input(2); zero != nil {
-		y = b.Sub(y, b.Op("Unsqueeze", nil, b.toFloat(zero, scale.Type), next))
+		y = b.Sub(y, b.Op("Unsqueeze", nil, b.cast(zero, scale.Type), next))
 	}
 	return b.Op("Reshape", nil, b.Mul(y, b.Op("Unsqueeze", nil, scale, next)), b.Ints(dims...))
 }
@@ -261,17 +254,17 @@ func matMulNBits(b *Builder, n *Node) []*Value {
 	}
 	blocks := (k + block - 1) / block
 	each := func(v *Value) *Value { return b.Op("Reshape", nil, v, b.Ints(rows, blocks, 1)) }
-	q := b.toFloat(b.Op("Reshape", nil, b.unpack(n.Inputs[1], bits), b.Ints(rows, blocks, block)), scales.Type)
+	q := b.cast(b.Op("Reshape", nil, b.unpack(n.Inputs[1], bits), b.Ints(rows, blocks, block)), scales.Type)
 	zero := b.Scalar(float64(int64(1)<<(bits-1)), scales)
 	if z := n.Input(3); z != nil && z.Type.IsFloat() {
-		zero = each(b.toFloat(z, scales.Type))
+		zero = each(b.cast(z, scales.Type))
 	} else if z != nil {
 		all := b.Op("Reshape", nil, b.unpack(z, bits), b.Ints(rows, -1))
-		zero = each(b.toFloat(b.Op("Slice", nil, all, b.Ints(0), b.Ints(blocks), b.Ints(1)), scales.Type))
+		zero = each(b.cast(b.Op("Slice", nil, all, b.Ints(0), b.Ints(blocks), b.Ints(1)), scales.Type))
 	}
 	w := b.Op("Reshape", nil, b.Mul(b.Sub(q, zero), each(scales)), b.Ints(rows, blocks*block))
 	w = b.Op("Slice", nil, w, b.Ints(0), b.Ints(k), b.Ints(1))
-	y := b.MatMul(x, b.toFloat(b.SwapLast(w), x.Type))
+	y := b.MatMul(x, b.cast(b.SwapLast(w), x.Type))
 	return []*Value{b.biased(y, n.Input(5))}
 }
 
@@ -305,7 +298,7 @@ func (b *Builder) requantized(n *Node, y *Value, i int) []*Value {
 	y = b.rectified(y, n.Input(i+1), t)
 	y = b.Div(y, b.alongOne(n, scale, y, 1))
 	if zero := n.Input(i + 1); zero != nil {
-		y = b.Add(y, b.toFloat(b.alongOne(n, zero, y, 1), scale.Type))
+		y = b.Add(y, b.cast(b.alongOne(n, zero, y, 1), scale.Type))
 	}
 	return []*Value{y}
 }
@@ -320,7 +313,7 @@ func qLinearConv(b *Builder, n *Node) []*Value {
 	y := b.Op("Conv", convAttrs(n), b.qLinear(n, 0, 1), b.qLinear(n, 3, 0))
 	if bias := n.Input(8); bias != nil {
 		unit := b.Mul(n.Inputs[1], n.Inputs[4])
-		y = b.Add(y, b.perChannel(b.Mul(b.toFloat(bias, unit.Type), unit), y))
+		y = b.Add(y, b.perChannel(b.Mul(b.cast(bias, unit.Type), unit), y))
 	}
 	return b.requantized(n, y, 6)
 }
@@ -374,7 +367,7 @@ func qGemm(b *Builder, n *Node) []*Value {
 	y := b.Op("Gemm", at, inputs...)
 	if bias := n.Input(6); bias != nil {
 		unit := b.Mul(b.Mul(n.Inputs[1], n.Inputs[4]), b.Scalar(float64(n.Float("alpha", 1)), y))
-		y = b.Add(y, b.Mul(b.toFloat(bias, y.Type), unit))
+		y = b.Add(y, b.Mul(b.cast(bias, y.Type), unit))
 	}
 	if n.Input(7) == nil {
 		return []*Value{y}
@@ -410,8 +403,8 @@ func gatherBlockQuantized(b *Builder, n *Node) []*Value {
 	like := b.Ints(b.extent(n, data, 2), blocks, block)
 	zero := b.Scalar(float64(int64(1)<<(bits-1)), scales)
 	if z := n.Input(3); z != nil {
-		zero = b.Op("Unsqueeze", nil, b.toFloat(b.Op("Slice", nil, rows(z), b.Ints(0), b.Ints(blocks), b.Ints(1)), scales.Type), b.Ints(2))
+		zero = b.Op("Unsqueeze", nil, b.cast(b.Op("Slice", nil, rows(z), b.Ints(0), b.Ints(blocks), b.Ints(1)), scales.Type), b.Ints(2))
 	}
-	table := b.Mul(b.Sub(b.toFloat(b.Op("Reshape", nil, codes, like), scales.Type), zero), b.Op("Unsqueeze", nil, scales, b.Ints(2)))
+	table := b.Mul(b.Sub(b.cast(b.Op("Reshape", nil, codes, like), scales.Type), zero), b.Op("Unsqueeze", nil, scales, b.Ints(2)))
 	return []*Value{b.Op("Gather", nil, b.Op("Reshape", nil, table, b.Ints(b.extent(n, data, 2), width)), n.Inputs[1])}
 }

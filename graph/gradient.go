@@ -221,7 +221,9 @@ func (b *backward) give(n *Node, i int, dx *Value) {
 	b.accumulate(n.Inputs[i], b.unbroadcast(n, dx, n.Inputs[i].Shape))
 }
 
+// accumulate adds dv, which may be wider than v, to the gradient of v.
 func (b *backward) accumulate(v, dv *Value) {
+	dv = b.cast(dv, v.Type)
 	if have := b.grads[v]; have != nil {
 		dv = b.Add(have, dv)
 	}
@@ -243,7 +245,7 @@ func (b *backward) unbroadcast(n *Node, dx *Value, to Shape) *Value {
 	if len(axes) == 0 {
 		return dx
 	}
-	dx = b.Sum(dx, true, axes...)
+	dx = b.Sum(b.widened(dx), true, axes...)
 	if lead == 0 {
 		return dx
 	}

@@ -225,7 +225,7 @@ func (b *backward) giveChannelSum(n *Node, i int) {
 	if !b.wants(n, i) {
 		return
 	}
-	dy := b.dy(n)
+	dy := b.widened(b.dy(n))
 	b.give(n, i, b.Sum(dy, false, append([]int64{0}, firstN(len(dy.Shape))[2:]...)...))
 }
 

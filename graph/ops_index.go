@@ -151,14 +151,6 @@ func (b *backward) scatterAddInto(op string, attrs Attrs, into, indices, updates
 	return b.cast(sum, into.Type)
 }
 
-// widened is x, half floats as floats: what sums are formed in.
-func (b *backward) widened(x *Value) *Value {
-	if x.Type == Float16 || x.Type == BFloat16 {
-		return b.cast(x, Float)
-	}
-	return x
-}
-
 // scatter is a Scatter operator's gradient at work: what it reads, and the operators with its axis.
 type scatter struct {
 	*backward

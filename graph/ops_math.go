@@ -191,11 +191,19 @@ func gradMod(b *backward, n *Node) {
 	}
 }
 
-func (b *backward) cast(x *Value, to DataType) *Value {
+func (b *Builder) cast(x *Value, to DataType) *Value {
 	if x.Type == to {
 		return x
 	}
 	return b.Op("Cast", Attrs{"to": int64(to)}, x)
+}
+
+// widened is x, half floats as floats: what sums and norms are formed in.
+func (b *Builder) widened(x *Value) *Value {
+	if x.Type == Float16 || x.Type == BFloat16 {
+		return b.cast(x, Float)
+	}
+	return x
 }
 
 // quantizeShape: the zero point, or an attribute, says what is quantised to.

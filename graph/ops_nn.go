@@ -38,26 +38,28 @@ var _ = register(map[string]row{
 	})},
 	"ReduceL1": {reduceShape, chain(func(b *backward, n *Node) *Value { return b.Mul(b.kept(n, b.dy(n)), b.Op("Sign", nil, n.Inputs[0])) })},
 	"ReduceL2": {reduceShape, chain(func(b *backward, n *Node) *Value {
-		return b.Mul(b.Div(b.kept(n, b.dy(n)), b.kept(n, n.Outputs[0])), n.Inputs[0])
+		dy, y := b.widened(b.kept(n, b.dy(n))), b.widened(b.kept(n, n.Outputs[0]))
+		return b.Mul(b.Div(dy, y), b.widened(n.Inputs[0]))
 	})},
 	"ReduceSumSquare": {reduceShape, chain(func(b *backward, n *Node) *Value {
 		return b.Mul(b.kept(n, b.dy(n)), b.twice(n.Inputs[0]))
 	})},
 	"ReduceLogSumExp": {reduceShape, chain(func(b *backward, n *Node) *Value {
-		return b.Mul(b.kept(n, b.dy(n)), b.Op("Exp", nil, b.Sub(n.Inputs[0], b.kept(n, n.Outputs[0]))))
+		y := b.widened(b.kept(n, n.Outputs[0]))
+		return b.Mul(b.widened(b.kept(n, b.dy(n))), b.Op("Exp", nil, b.Sub(b.widened(n.Inputs[0]), y)))
 	})},
 })
 
 // gradSoftmax: y * (dy - sum(dy * y)); finite also where masked scores are -inf.
 func gradSoftmax(b *backward, n *Node) *Value {
-	y, dy := n.Outputs[0], b.dy(n)
+	y, dy := b.widened(n.Outputs[0]), b.widened(b.dy(n))
 	return b.Mul(y, b.Sub(dy, b.Sum(b.Mul(dy, y), true, n.Int("axis", -1))))
 }
 
 // gradLogSoftmax: dy - softmax * sum(dy).
 func gradLogSoftmax(b *backward, n *Node) *Value {
-	dy := b.dy(n)
-	return b.Sub(dy, b.Mul(b.Op("Exp", nil, n.Outputs[0]), b.Sum(dy, true, n.Int("axis", -1))))
+	dy := b.widened(b.dy(n))
+	return b.Sub(dy, b.Mul(b.Op("Exp", nil, b.widened(n.Outputs[0])), b.Sum(dy, true, n.Int("axis", -1))))
 }
 
 func layerNormShape(c *ctx) {
@@ -74,7 +76,7 @@ func layerNormShape(c *ctx) {
 // dx = r * (g - mean(g) - x^ * mean(g * x^)), means over the normalised axes. The forward
 // node's own mean and r are used.
 func gradLayerNorm(b *backward, n *Node) {
-	x, scale, dy := n.Inputs[0], n.Inputs[1], b.dy(n)
+	x, scale, dy := b.widened(n.Inputs[0]), b.widened(n.Inputs[1]), b.widened(b.dy(n))
 	axis := axisOf(n, "axis", -1)
 	var over, before []int64
 	for i := range x.Shape {
@@ -93,7 +95,7 @@ func gradLayerNorm(b *backward, n *Node) {
 		b.give(n, 0, b.Mul(dx, r))
 	}
 	if b.wants(n, 1) {
-		b.accumulate(scale, b.Sum(b.Mul(dy, hat), false, before...))
+		b.accumulate(n.Inputs[1], b.Sum(b.Mul(dy, hat), false, before...))
 	}
 	if b.wants(n, 2) {
 		b.accumulate(n.Inputs[2], b.Sum(dy, false, before...))
@@ -106,14 +108,15 @@ func gradBatchNorm(b *backward, n *Node) {
 	if b.wants(n, 3) || b.wants(n, 4) {
 		fail(n, "gradients of its statistics")
 	}
-	x, dy := n.Inputs[0], b.dy(n)
-	deviation := b.Op("Sqrt", nil, b.Add(n.Inputs[4], b.Scalar(float64(n.Float("epsilon", 1e-5)), x)))
+	x, dy := b.widened(n.Inputs[0]), b.widened(b.dy(n))
+	scale, mean, variance := b.widened(n.Inputs[1]), b.widened(n.Inputs[3]), b.widened(n.Inputs[4])
+	deviation := b.Op("Sqrt", nil, b.Add(variance, b.Scalar(float64(n.Float("epsilon", 1e-5)), x)))
 	over := append([]int64{0}, firstN(len(x.Shape))[2:]...)
 	if b.wants(n, 0) {
-		b.give(n, 0, b.Mul(dy, b.perChannel(b.Div(n.Inputs[1], deviation), x)))
+		b.give(n, 0, b.Mul(dy, b.perChannel(b.Div(scale, deviation), x)))
 	}
 	if b.wants(n, 1) {
-		hat := b.Div(b.Sub(x, b.perChannel(n.Inputs[3], x)), b.perChannel(deviation, x))
+		hat := b.Div(b.Sub(x, b.perChannel(mean, x)), b.perChannel(deviation, x))
 		b.accumulate(n.Inputs[1], b.Sum(b.Mul(dy, hat), false, over...))
 	}
 	if b.wants(n, 2) {

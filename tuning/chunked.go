@@ -22,6 +22,7 @@ type chunkedTexts struct {
 	layers            []string                   // names of the context's inputs
 	perClass          bool
 	classes           int
+	half              bool // it computes in half floats
 }
 
 // newChunkedTexts prepares both passes for the classes.
@@ -49,8 +50,9 @@ func newChunkedTexts(m *Model, r *Recipe, names []string) (*chunkedTexts, error)
 	if err != nil {
 		return nil, err
 	}
+	c.half = inHalfFloats(g)
 	forward, backward := g.Clone(), g.Clone()
-	if err := forward.Build(func(b *graph.Builder) { only(forward, b, "classes", b.Normalize(forward.Outputs[0])) }); err != nil {
+	if err := forward.Build(func(b *graph.Builder) { only(forward, b, "classes", b.Normalize(b.Floats(forward.Outputs[0]))) }); err != nil {
 		return nil, err
 	}
 	if err := backward.Build(func(b *graph.Builder) { c.differentiate(backward, b) }); err != nil {
@@ -74,7 +76,7 @@ func only(g *graph.Graph, b *graph.Builder, name string, v *graph.Value) {
 // differentiate makes the graph compute the gradients by the context, given those by the
 // normalised embeddings as the input "d.classes".
 func (c *chunkedTexts) differentiate(g *graph.Graph, b *graph.Builder) {
-	y := b.Normalize(g.Outputs[0])
+	y := b.Normalize(b.Floats(g.Outputs[0]))
 	dy := b.Input(gradientName("classes"), graph.Float, y.Shape)
 	var wrt []*graph.Value
 	for _, name := range c.layers {

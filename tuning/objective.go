@@ -20,7 +20,12 @@ type objective struct {
 	wrt     []string                 // graph inputs that get gradients
 	fixed   map[string]*graph.Tensor // inputs that stay the same at every step
 	classes int
+	half    bool    // gradients are computed in half floats
+	scale   float64 // what the loss is multiplied by before it is differentiated, if so
 }
+
+// lossScaleName is the training graph's input [1] that the loss is multiplied by before it is differentiated.
+const lossScaleName = "loss_scale"
 
 // newObjective builds and differentiates the graph. Towers that hold nothing learned are left
 // out: their features are inputs.
@@ -124,17 +129,18 @@ func (m *Model) contextTower(r *Recipe, feeds map[string]*graph.Tensor) (*graph.
 func (o *objective) differentiate(g *graph.Graph, r *Recipe, width int64, scale float32) error {
 	embeddings := g.Outputs
 	g.Outputs = nil
+	o.half = inHalfFloats(g) || o.texts != nil && o.texts.half
 	return g.Build(func(b *graph.Builder) {
 		batch, classes := graph.Sym("images"), graph.Known(int64(o.classes))
 		var images, texts *graph.Value
 		if r.learnsVisual() {
-			images = b.Normalize(embeddings[0])
+			images = b.Normalize(b.Floats(embeddings[0]))
 			batch = images.Shape[0]
 		} else {
 			images = b.Input("images", graph.Float, graph.Shape{batch, graph.Known(width)})
 		}
 		if r.learnsContext() && o.texts == nil {
-			texts = b.Normalize(embeddings[len(embeddings)-1])
+			texts = b.Normalize(b.Floats(embeddings[len(embeddings)-1]))
 		} else {
 			texts = b.Input("classes", graph.Float, graph.Shape{classes, graph.Known(width)})
 		}
@@ -145,6 +151,9 @@ func (o *objective) differentiate(g *graph.Graph, r *Recipe, width int64, scale 
 		b.Output("loss", loss)
 		b.Output("logits", logits)
 		wrt := o.wanted(g, r)
+		if o.half {
+			loss = b.Mul(loss, b.Input(lossScaleName, graph.Float, graph.Shape{graph.Known(1)}))
+		}
 		for i, d := range b.Gradient([]*graph.Value{loss}, nil, wrt) {
 			o.wrt = append(o.wrt, wrt[i].Name)
 			b.Output(gradientName(wrt[i].Name), d)
@@ -170,6 +179,18 @@ func (o *objective) wanted(g *graph.Graph, r *Recipe) []*graph.Value {
 	return wrt
 }
 
+// inHalfFloats says whether the graph computes anything in half floats of small range.
+func inHalfFloats(g *graph.Graph) bool {
+	for _, n := range g.Nodes {
+		for _, v := range n.Outputs {
+			if v != nil && v.Type == graph.Float16 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func gradientName(input string) string { return "d." + input }
 
 // batch is one step's images: their features, under the graph's name for them, and labels.
@@ -180,10 +201,13 @@ type batch struct {
 }
 
 // run computes the loss of a batch, how many of its images are classified right, and the
-// gradients by graph input.
+// gradients by graph input, which are those of the loss times o.scale where o.half is set.
 func (o *objective) run(ctx context.Context, b batch, prompts map[string]*graph.Tensor) (loss float64, right int, gradients map[string][]float32, err error) {
 	in := map[string]*graph.Tensor{b.input: b.features, "labels": o.oneHot(b.labels)}
 	maps.Copy(in, o.fixed)
+	if o.half {
+		in[lossScaleName] = graph.NewTensor([]float32{float32(o.scale)}, 1)
+	}
 	if o.texts != nil {
 		if in["classes"], err = o.texts.embed(ctx, prompts); err != nil {
 			return 0, 0, nil, err

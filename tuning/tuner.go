@@ -21,6 +21,7 @@ type Tuner struct {
 	params    []*Parameter
 	objective *objective
 	features  *features
+	scale     lossScale
 	step      int
 	order     []int // of the current epoch
 }
@@ -130,14 +131,23 @@ func (t *Tuner) Next(ctx context.Context) (Progress, error) {
 
 // learn changes the parameters along a batch's gradient.
 func (t *Tuner) learn(ctx context.Context, b batch, p *Progress) error {
+	t.objective.scale = t.scale.factor()
 	loss, right, gradients, err := t.objective.run(ctx, b, t.inputs())
 	if err != nil {
 		return err
 	}
-	t.coupleGradients(gradients)
+	usable := true
+	if t.objective.half {
+		if usable, err = t.scale.unscale(gradients); err != nil {
+			return err
+		}
+	}
 	t.step++
-	for _, param := range t.params {
-		t.Recipe.Optimizer.update(param.values, gradients[param.Name], &param.state, t.step, p.Rate)
+	if usable {
+		t.coupleGradients(gradients)
+		for _, param := range t.params {
+			t.Recipe.Optimizer.update(param.values, gradients[param.Name], &param.state, t.step-t.scale.Skipped, p.Rate)
+		}
 	}
 	p.Loss, p.Accuracy = loss, float64(right)/float64(len(b.labels))
 	if p.Loss != p.Loss {
@@ -210,6 +220,7 @@ type checkpoint struct {
 	Step   int
 	Recipe []byte // JSON, resolved
 	Params []savedParameter
+	Scale  lossScale // of gradients in half floats
 }
 
 type savedParameter struct {
@@ -224,7 +235,7 @@ func (t *Tuner) Checkpoint() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := checkpoint{Step: t.step, Recipe: recipe}
+	c := checkpoint{Step: t.step, Recipe: recipe, Scale: t.scale}
 	for _, p := range t.params {
 		c.Params = append(c.Params, savedParameter{p.Name, p.Tensor.Dims, p.values, p.state.first, p.state.second})
 	}
@@ -255,6 +266,6 @@ func (t *Tuner) Restore(b []byte) error {
 		p.state = optimizerState{s.First, s.Second}
 		params = append(params, p)
 	}
-	t.params, t.step, t.order = params, c.Step, nil
+	t.params, t.step, t.scale, t.order = params, c.Step, c.Scale, nil
 	return nil
 }
