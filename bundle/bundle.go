@@ -63,6 +63,17 @@ type Overrides struct {
 	// ImageOutput and TextOutput name the outputs that hold the embeddings.
 	ImageOutput string `yaml:"image_output"`
 	TextOutput  string `yaml:"text_output"`
+	// Image says by tensor names where prompts enter the image tower.
+	Image ImagePlaces `yaml:"image"`
+}
+
+// ImagePlaces are the keys under image in foretoken.yaml: see [graph.ImageHints].
+type ImagePlaces struct {
+	Pixels      string   `yaml:"pixels"`
+	Insert      string   `yaml:"insert"`
+	ClassTokens *int     `yaml:"class_tokens"`
+	Blocks      []string `yaml:"blocks"`
+	TokenAxis   *int     `yaml:"token_axis"`
 }
 
 // Open reads the bundle in dir; its name is the folder's.
@@ -223,6 +234,19 @@ func (b *Bundle) model(what string, files []string, override string, outputs []s
 		}
 	}
 	return nil, "", errs.New(errs.Invalid, "bundle %s: %s has none of the outputs %s; name one in %s", b.Name, file, strings.Join(outputs, ", "), overridesFile)
+}
+
+// ImageTower finds the image tower in the bundle's graph, with what foretoken.yaml says of it.
+func (b *Bundle) ImageTower() (*graph.ImageTower, error) {
+	g, output, err := b.VisionModel()
+	if err != nil {
+		return nil, err
+	}
+	t, err := graph.FindImageTower(g, output, graph.ImageHints(b.Overrides.Image))
+	if err != nil {
+		return nil, errs.New(errs.Of(err), "bundle %s: image tower: %w", b.Name, err)
+	}
+	return t, nil
 }
 
 // LogitScale is the factor that turns cosines into logits, and where it was found: in

@@ -123,3 +123,38 @@ func TestMistakesAreNamed(t *testing.T) {
 		t.Errorf("a missing folder gives %v", err)
 	}
 }
+
+// TestOverridesReachTheGraph names places in a small dual graph, rightly and wrongly.
+func TestOverridesReachTheGraph(t *testing.T) {
+	model, err := os.ReadFile("testdata/dual/model.onnx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func(yaml string) *Bundle {
+		t.Helper()
+		b, err := Open(write(t, t.TempDir(), map[string]string{"config.json": `{"model_type":"clip"}`, "model.onnx": string(model), "foretoken.yaml": yaml}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	found, err := open("logit_scale: 20").ImageTower()
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := found.Blocks[0].Name
+	named, err := open("image: {insert: '" + block + "', class_tokens: 1, token_axis: 1, pixels: " + found.Pixels.Name + "}").ImageTower()
+	if err != nil || named.Insert.Name != block || named.Insert.Name == found.Insert.Name {
+		t.Errorf("prompts enter at %v (%v), want %q and not %q", named, err, block, found.Insert.Name)
+	}
+	for yaml, want := range map[string]string{
+		"image: {insert: nowhere}":    `no tensor "nowhere"`,
+		"image: {class_tokens: 1000}": "class_tokens: 1000",
+		"image: {token_axis: 0}":      "token_axis is said to be 0",
+		"image: {blocks: [nowhere]}":  `no tensor "nowhere"`,
+	} {
+		if _, err := open(yaml).ImageTower(); errs.Of(err) != errs.Invalid || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", yaml, err)
+		}
+	}
+}

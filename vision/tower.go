@@ -35,13 +35,9 @@ func OpenTower(b *bundle.Bundle, o ort.Options) (*Tower, error) {
 	if err != nil {
 		return nil, errs.New(errs.Of(err), "bundle %s: %w", b.Name, err)
 	}
-	g, output, err := b.VisionModel()
+	info, err := b.ImageTower()
 	if err != nil {
 		return nil, err
-	}
-	info, err := graph.FindImageTower(g, output)
-	if err != nil {
-		return nil, errs.New(errs.Of(err), "bundle %s: image tower: %w", b.Name, err)
 	}
 	return &Tower{Preprocessor: p, Info: info, options: o, sessions: map[graph.ImagePromptOptions]*ort.Session{}}, nil
 }
