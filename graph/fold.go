@@ -26,11 +26,7 @@ func (g *Graph) Fold() (err error) {
 		return err
 	}
 	for _, n := range g.Nodes {
-		for i, v := range n.Inputs {
-			if c := in.constant(v); c != nil {
-				n.Inputs[i] = c
-			}
-		}
+		in.foldOperands(n)
 		if n.Op == "Reshape" && n.Inputs[1].Const == nil {
 			in.foldTarget(n)
 		}
@@ -40,9 +36,24 @@ func (g *Graph) Fold() (err error) {
 	return err
 }
 
-// constant returns a constant for an integer value of known contents, nil for others.
+// foldOperands makes what the node reads constant where it is known, also what graphs within it read.
+func (in *inference) foldOperands(n *Node) {
+	for i, v := range n.Inputs {
+		if c := in.constant(v); c != nil {
+			n.Inputs[i] = c
+		}
+	}
+	for _, sub := range n.graphs() {
+		for _, m := range sub.Nodes {
+			in.foldOperands(m)
+		}
+	}
+}
+
+// constant returns a constant for an integer or bool of known contents, nil for others. Of bools only
+// single ones, which are conditions: several are masks.
 func (in *inference) constant(v *Value) *Value {
-	if v == nil || v.Const != nil || v.Type != Int64 || len(v.Shape) > 1 {
+	if v == nil || v.Const != nil || len(v.Shape) > 1 {
 		return nil
 	}
 	ds, ok := in.ints(v)
@@ -57,7 +68,23 @@ func (in *inference) constant(v *Value) *Value {
 	if len(v.Shape) == 1 {
 		dims = []int64{int64(len(n))}
 	}
-	return in.g.constant("folded", NewTensor(n, dims...))
+	switch {
+	case v.Type == Int64:
+		return in.g.constant("folded", NewTensor(n, dims...))
+	case v.Type == Int32:
+		return in.g.constant("folded", NewTensor(narrowed(n), dims...))
+	case v.Type == Bool && len(n) == 1:
+		return in.g.constant("folded", NewTensor([]bool{n[0] != 0}, dims...))
+	}
+	return nil
+}
+
+func narrowed(n []int64) []int32 {
+	out := make([]int32, len(n))
+	for i, x := range n {
+		out[i] = int32(x)
+	}
+	return out
 }
 
 func (in *inference) foldTarget(n *Node) {

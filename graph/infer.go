@@ -16,13 +16,15 @@ const maxHeld = 1 << 20
 // inference holds what is known about a graph's values beside their types and shapes.
 type inference struct {
 	g *Graph
-	// contents are the elements of small integer and bool tensors of rank 0 and 1, as
-	// polynomials in the symbols of the input shapes: the results of shape arithmetic.
+	// contents are the elements of small integer and bool tensors, as polynomials in the
+	// symbols of the input shapes: the results of shape arithmetic.
 	contents map[*Value][]Dim
 	// numbers are one-element floats that follow from constants and extents alone.
 	numbers map[*Value]float64
 	held    int // terms in contents, held against maxHeld
-	free    int // counter behind one node's symbols for extents that nothing is known of
+	// followed are the elements that the rules for contents have looked at.
+	followed int64
+	free     int // counter behind one node's symbols for extents that nothing is known of
 }
 
 // Infer sets the type and shape of every value from the inputs' shapes. What a file
@@ -72,6 +74,7 @@ func (in *inference) node(n *Node) {
 	}
 	r.shape(&ctx{in: in, n: n})
 	in.follow(n)
+	in.followContents(n)
 }
 
 // choice infers an If: of its outputs, what holds in both branches. A branch may hold nodes that
@@ -138,17 +141,16 @@ func (in *inference) symbol(n *Node) Dim {
 	return Sym(fmt.Sprintf("%s#%d", nameOf(n.Output(named)), in.free))
 }
 
-// ints returns the contents of a small integer or bool tensor.
+// ints returns the contents of a small integer or bool tensor of at most one axis.
 func (in *inference) ints(v *Value) ([]Dim, bool) {
-	if v == nil {
+	if v == nil || len(v.Shape) > 1 {
 		return nil, false
 	}
-	if c, ok := in.contents[v]; ok {
-		return c, true
-	}
-	if v.Const == nil || v.Const.Len() > maxContents || len(v.Const.Dims) > 1 {
-		return nil, false
-	}
+	return in.elements(v)
+}
+
+// constContents reads a small constant's elements.
+func (in *inference) constContents(v *Value) ([]Dim, bool) {
 	var out []Dim
 	switch v.Const.Type {
 	case Int64:

@@ -399,7 +399,8 @@ func sliceShape(c *ctx) {
 	c.sliceContents(ws)
 }
 
-// slicedSomehow: bounds depend on the run, so only the untouched axes are known.
+// slicedSomehow: some bounds depend on the run, or a step goes backward. Of the axes that are cut,
+// those extents are known whose own bounds are.
 func (c *ctx) slicedSomehow(s Shape) {
 	axes, ok := firstN(len(s)), true
 	if c.n.Input(3) != nil {
@@ -408,26 +409,53 @@ func (c *ctx) slicedSomehow(s Shape) {
 	if !ok {
 		axes = firstN(len(s))
 	}
-	for _, a := range axes {
-		s[c.axis(a, len(s))] = c.in.symbol(c.n)
+	for i, a := range axes {
+		axis := c.axis(a, len(s))
+		if d, known := c.extentBetween(i, s[axis]); ok && known {
+			s[axis] = d
+		} else {
+			s[axis] = c.in.symbol(c.n)
+		}
 	}
 	c.out(0, c.n.Inputs[0].Type, s)
-	if in, isInts := c.ints(0); isInts && len(s) == 1 {
-		c.reversed(in)
-	}
 }
 
-// reversed follows the one backward slice that shape arithmetic uses: x[::-1].
-func (c *ctx) reversed(in []Dim) {
-	steps, ok := c.known(4)
-	starts, ok2 := c.known(1)
-	ends, ok3 := c.known(2)
-	if ok && ok2 && ok3 && len(steps) == 1 && steps[0] == -1 && starts[0] == -1 && ends[0] < -1<<30 {
-		out := slices.Clone(in)
-		slices.Reverse(out)
-		c.n.Outputs[0].Shape = Shape{Known(int64(len(out)))}
-		c.holds(out)
+// extentBetween is what bounds i leave of an extent: all of it, turned around, or a known part.
+func (c *ctx) extentBetween(i int, extent Dim) (Dim, bool) {
+	steps, ok := []int64{1}, true
+	if c.n.Input(4) != nil {
+		steps, ok = c.known(4)
+	} else {
+		steps = slices.Repeat(steps, i+1)
 	}
+	starts, ok1 := c.ints(1)
+	ends, ok2 := c.ints(2)
+	if !ok || !ok1 || !ok2 || i >= min(len(steps), len(starts), len(ends)) {
+		return Dim{}, false
+	}
+	start, ok1 := starts[i].Int()
+	end, ok2 := ends[i].Int()
+	step := steps[i]
+	if !ok1 || !ok2 || step == 0 {
+		return Dim{}, false
+	}
+	n, known := extent.Int()
+	switch {
+	case step == -1 && start == -1 && end < -1<<30:
+		return extent, true
+	case !known:
+		return Dim{}, false
+	}
+	if start < 0 {
+		start += n
+	}
+	if end < 0 && end >= -n {
+		end += n
+	}
+	if step > 0 {
+		return Known(max(0, (min(end, n)-max(start, 0)+step-1)/step)), true
+	}
+	return Known(max(0, (min(start, n-1)-max(end, -1)-step-1)/-step)), true
 }
 
 func (c *ctx) sliceContents(ws []window) {
