@@ -11,9 +11,9 @@ const maxFollowed = 1 << 22
 
 // contentRules give the elements of output 0, in row-major order; its shape is known already.
 var contentRules = map[string]func(c *folding) []Dim{
-	"Identity": copied, "Reshape": copied, "Squeeze": copied, "Unsqueeze": copied, "Flatten": copied,
+	"Identity": sameElements, "Reshape": sameElements, "Squeeze": sameElements, "Unsqueeze": sameElements, "Flatten": sameElements,
 	"Cast": cast, "Transpose": transposed, "Slice": sliced, "Concat": concatenated, "Expand": expanded, "Tile": tiled,
-	"Gather": gathered, "ScatterND": scattered, "Where": chosen, "CumSum": cumulated, "Trilu": triangle, "ConstantOfShape": filled,
+	"Gather": gathered, "ScatterND": scattered, "Where": chosen, "CumSum": cumulated, "Trilu": triangular, "ConstantOfShape": filled,
 	"Add": each(func(a, b Dim) (Dim, bool) { return a.Add(b), true }),
 	"Sub": each(func(a, b Dim) (Dim, bool) { return a.Sub(b), true }),
 	"Mul": each(func(a, b Dim) (Dim, bool) { return a.Mul(b), true }),
@@ -137,14 +137,14 @@ func spread(shape, steps, index []int64) (place int64) {
 	return place
 }
 
-func copied(c *folding) []Dim {
+func sameElements(c *folding) []Dim {
 	ds, _, _ := c.operand(0)
 	return ds
 }
 
 func cast(c *folding) []Dim {
 	if c.n.Outputs[0].Type != Bool {
-		return copied(c)
+		return sameElements(c)
 	}
 	return c.map1(func(d Dim) (Dim, bool) { n, ok := d.Int(); return Known(flag(n != 0)), ok })
 }
@@ -436,7 +436,7 @@ func cumulated(c *folding) []Dim {
 	return out
 }
 
-func triangle(c *folding) []Dim {
+func triangular(c *folding) []Dim {
 	ds, shape, ok := c.operand(0)
 	rank, k := len(shape), int64(0)
 	if c.n.Input(1) != nil {
