@@ -12,4 +12,4 @@ mkdir -p "$work"
 test -f "$work/vit/onnx/vision_model.onnx" || "$python" bench/reference/vit.py export "$work/vit"
 go test -c -o "$work/tuning.test" ./tuning
 "$python" bench/reference/vit.py compare "$work/vit" "$PWD/$work/tuning.test" "${STEPS:-10}" docs/benchmarks.md
-go test -run '^$' -bench . -benchtime "${BENCHTIME:-2s}" ./vision ./text ./tuning ./serving | tee "$work/go.txt"
+go test -run '^$' -bench . -benchtime "${BENCHTIME:-2s}" ./vision ./text/... ./tuning ./serving | tee "$work/go.txt"

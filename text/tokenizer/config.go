@@ -8,8 +8,9 @@ import (
 
 // config is one component's part of the file.
 type config struct {
-	raw   json.RawMessage
-	depth int // how many components it lies within
+	raw         json.RawMessage
+	depth       int  // how many components it lies within
+	expressions *int // how many regular expressions the file had before
 }
 
 // into reads the component's settings.
@@ -51,11 +52,25 @@ func build[T any](table map[string]constructor[T], what string, c config) (made 
 	return made, nil
 }
 
+// reader makes a file's components; its first error sticks.
+type reader struct {
+	err         error
+	expressions int
+}
+
+// section makes the component of a section.
+func section[T any](r *reader, table map[string]constructor[T], what string, raw json.RawMessage) (made T) {
+	if r.err == nil {
+		made, r.err = build(table, what, config{raw: raw, expressions: &r.expressions})
+	}
+	return made
+}
+
 // buildAll makes the components of a sequence.
 func buildAll[T any](table map[string]constructor[T], what string, c config, raw []json.RawMessage) ([]T, error) {
 	var all []T
 	for _, r := range raw {
-		made, err := build(table, what, config{r, c.depth + 1})
+		made, err := build(table, what, config{r, c.depth + 1, c.expressions})
 		if err != nil {
 			return nil, err
 		}

@@ -61,7 +61,7 @@ func readReplace(c config) (finder, string, error) {
 	if err := c.into(&s); err != nil {
 		return nil, "", err
 	}
-	find, err := s.Pattern.compile()
+	find, err := s.Pattern.compile(c)
 	return find, s.Content, err
 }
 

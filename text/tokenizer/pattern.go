@@ -24,11 +24,17 @@ type pattern struct {
 	String *string `json:"String"`
 }
 
-func (p pattern) compile() (finder, error) {
+// maxExpressions bounds how many regular expressions a file has.
+const maxExpressions = 32
+
+func (p pattern) compile(c config) (finder, error) {
 	switch {
 	case p.String != nil:
 		return literal(*p.String), nil
 	case p.Regex != nil:
+		if *c.expressions++; *c.expressions > maxExpressions {
+			return nil, errs.New(errs.TooLarge, "it has more than %d regular expressions", maxExpressions)
+		}
 		return compileRegex(*p.Regex)
 	}
 	return nil, errs.New(errs.Invalid, "a pattern has neither String nor Regex")
@@ -56,7 +62,7 @@ func literal(s string) finder {
 func compileRegex(expr string) (finder, error) {
 	t, err := translate(expr)
 	if err != nil {
-		return nil, errs.New(errs.Unsupported, "its pattern %q: %w", expr, err)
+		return nil, errs.New(errs.Or(err, errs.Unsupported), "its pattern %q: %w", shorten(expr), err)
 	}
 	if re, err := regexp.Compile(t.expr); err == nil && !t.backtracks {
 		return func(text string) []place {
@@ -69,18 +75,19 @@ func compileRegex(expr string) (finder, error) {
 	}
 	re, err := regexp2.Compile(t.expr, regexp2.None)
 	if err != nil {
-		return nil, errs.New(errs.Unsupported, "its pattern %q: %w", expr, err)
+		return nil, errs.New(errs.Unsupported, "its pattern %q: %w", shorten(expr), err)
 	}
 	re.MatchTimeout = patternTimeout
 	return func(text string) []place { return findBacktracking(re, expr, text) }, nil
 }
 
-// patternTimeout bounds the search for one match, as some expressions take exponential time.
+// patternTimeout bounds the search in one text, as some expressions take exponential time.
 const patternTimeout = time.Second
 
 // findBacktracking converts regexp2's places, counted in characters, to bytes.
 func findBacktracking(re *regexp2.Regexp, expr, text string) []place {
 	var found []place
+	begun := time.Now()
 	m, err := re.FindStringMatch(text)
 	at, chars := 0, 0
 	forward := func(to int) int {
@@ -90,12 +97,12 @@ func findBacktracking(re *regexp2.Regexp, expr, text string) []place {
 		}
 		return at
 	}
-	for m != nil && err == nil {
+	for m != nil && err == nil && time.Since(begun) < patternTimeout {
 		start := forward(m.Index)
 		found = append(found, place{start, forward(m.Index + m.Length)})
 		m, err = re.FindNextMatch(m)
 	}
-	if err != nil {
+	if err != nil || m != nil {
 		fail(errs.New(errs.Invalid, "the pattern %q takes more than %v on this text", expr, patternTimeout))
 	}
 	return found

@@ -12,8 +12,8 @@ import (
 type postProcessor interface {
 	// added is how many tokens it puts to one text, or to a pair.
 	added(pair bool) int
-	// process returns the parts, to be joined; without special, no tokens are put to them.
-	process(texts [][]Token, special bool) [][]Token
+	// process returns the parts, to be joined.
+	process(texts [][]Token) [][]Token
 }
 
 var postProcessors = map[string]constructor[postProcessor]{
@@ -61,10 +61,10 @@ func (ps processors) added(pair bool) int {
 	return n
 }
 
-func (ps processors) process(texts [][]Token, special bool) [][]Token {
+func (ps processors) process(texts [][]Token) [][]Token {
 	for _, p := range ps {
 		if p != nil {
-			texts = p.process(texts, special)
+			texts = p.process(texts)
 		}
 	}
 	return texts
@@ -87,7 +87,7 @@ func newTrimOffsets(c config) (postProcessor, error) {
 
 func (trimOffsets) added(bool) int { return 0 }
 
-func (p trimOffsets) process(texts [][]Token, _ bool) [][]Token {
+func (p trimOffsets) process(texts [][]Token) [][]Token {
 	for _, tokens := range texts {
 		for i := range tokens {
 			p.trim(&tokens[i], i == 0)
@@ -265,18 +265,17 @@ func (t template) added(pair bool) int {
 	return n
 }
 
-func (t template) process(texts [][]Token, special bool) [][]Token {
+func (t template) process(texts [][]Token) [][]Token {
 	var out [][]Token
 	for _, p := range t.of(len(texts) == 2) {
-		switch {
-		case p.text >= 0:
-			for i := range texts[p.text] {
-				texts[p.text][i].Segment = p.segment
-			}
-			out = append(out, texts[p.text])
-		case special:
+		if p.text < 0 {
 			out = append(out, p.special)
+			continue
 		}
+		for i := range texts[p.text] {
+			texts[p.text][i].Segment = p.segment
+		}
+		out = append(out, texts[p.text])
 	}
 	return out
 }

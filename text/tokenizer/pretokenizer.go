@@ -63,7 +63,7 @@ func newSplit(c config) (preTokenizer, error) {
 	if err := c.into(&s); err != nil {
 		return nil, err
 	}
-	find, err := s.Pattern.compile()
+	find, err := s.Pattern.compile(c)
 	return func(a aligned) []aligned { return a.split(parts(a.text, find(a.text), s.Invert), s.Behavior) }, err
 }
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
-	"sync"
 	"unicode"
 	"unicode/utf8"
 
@@ -26,13 +25,25 @@ type translation struct {
 	lines  bool  // ^ or $ occurs
 }
 
+// maxExpression bounds expressions, in bytes, as written and as translated: engines take thousands
+// of bytes for a short \p{L}.
+const (
+	maxExpression  = 2 << 10
+	maxTranslation = 32 << 10
+)
+
 func translate(expr string) (t *translation, err error) {
 	defer catch(&err)
+	if len(expr) > maxExpression {
+		return nil, errs.New(errs.TooLarge, "%d bytes, limit %d", len(expr), maxExpression)
+	}
 	t = &translation{in: expr}
 	for t.in != "" {
 		t.next()
 	}
-	t.expr = t.out.String()
+	if t.expr = t.out.String(); len(t.expr) > maxTranslation {
+		return nil, errs.New(errs.TooLarge, "its classes take %d bytes, limit %d", len(t.expr), maxTranslation)
+	}
 	if t.lines {
 		t.expr = "(?m)" + t.expr
 	}
@@ -124,17 +135,10 @@ func (t *translation) escape(inClass bool) string {
 	c, n := utf8.DecodeRuneInString(t.in[1:])
 	if class, ok := shorthands[unicode.ToLower(c)]; ok && c < utf8.RuneSelf {
 		t.take(2)
-		ranges := class()
-		if !inClass && unicode.ToLower(c) == 'w' {
-			ranges = loneWord()
+		if inClass {
+			return class.text(unicode.IsUpper(c))
 		}
-		switch {
-		case inClass:
-			return ranges.ranges(unicode.IsUpper(c))
-		case unicode.IsUpper(c):
-			return "[^" + ranges.in + "]"
-		}
-		return "[" + ranges.in + "]"
+		return alone(class, c)
 	}
 	switch c {
 	case 'p', 'P':
@@ -157,6 +161,18 @@ func (t *translation) escape(inClass bool) string {
 		fail(errs.New(errs.Unsupported, `\%c`, c))
 	}
 	return t.take(1 + n)
+}
+
+// alone is a shorthand outside brackets.
+func alone(c class, letter rune) string {
+	in := c.in
+	if letter == 'w' || letter == 'W' {
+		in += superscripts
+	}
+	if unicode.IsUpper(letter) {
+		return "[^" + in + "]"
+	}
+	return "[" + in + "]"
 }
 
 // property translates \p{Name}, \p{^Name} and \P{Name}.
@@ -210,69 +226,51 @@ func (t *translation) posix() string {
 		fail(errs.New(errs.Unsupported, "[:%s:]", name))
 	}
 	t.in = rest
-	return class().ranges(bare != name)
+	return class.text(bare != name)
 }
 
-// classText is a class of characters as ranges in a bracket expression, and all others.
-type classText struct{ in, out string }
+// class is a set of characters: how it is written between brackets, and its tables.
+type class struct {
+	in     string
+	tables []*unicode.RangeTable
+}
 
-func (c classText) ranges(negated bool) string {
-	if negated {
-		return c.out
+// text is the class between brackets, or, negated, all other characters.
+func (c class) text(negated bool) string {
+	if !negated {
+		return c.in
 	}
-	return c.in
+	var out strings.Builder
+	next := rune(0)
+	rangetable.Visit(rangetable.Merge(c.tables...), func(r rune) {
+		if r > next {
+			fmt.Fprintf(&out, `\x{%x}-\x{%x}`, next, r-1)
+		}
+		next = r + 1
+	})
+	fmt.Fprintf(&out, `\x{%x}-\x{%x}`, next, unicode.MaxRune)
+	return out.String()
 }
 
-var shorthands = map[rune]func() classText{
-	's': classOf(unicode.White_Space),
-	'd': classOf(unicode.Nd),
-	'w': word,
-	'h': classOf(unicode.ASCII_Hex_Digit),
-}
-
-var posixClasses = map[string]func() classText{
-	"alnum": classOf(unicode.L, unicode.M, unicode.Nd),
-	"alpha": classOf(unicode.L, unicode.M),
-	"digit": classOf(unicode.Nd),
-	"lower": classOf(unicode.Ll),
-	"space": classOf(unicode.White_Space),
-	"upper": classOf(unicode.Lu),
-	"word":  word,
-}
-
-// word is \w between brackets. Outside them Oniguruma takes ², ³, ¹, ¼, ½ and ¾ for parts of words too.
 var (
-	word     = classOf(wordTables...)
-	loneWord = classOf(append(wordTables, rangetable.New(0xB2, 0xB3, 0xB9, 0xBC, 0xBD, 0xBE))...)
+	alnum = class{`\p{L}\p{M}\p{Nd}`, []*unicode.RangeTable{unicode.L, unicode.M, unicode.Nd}}
+	alpha = class{`\p{L}\p{M}`, []*unicode.RangeTable{unicode.L, unicode.M}}
+	digit = class{`\p{Nd}`, []*unicode.RangeTable{unicode.Nd}}
+	hex   = class{`0-9A-Fa-f`, []*unicode.RangeTable{unicode.ASCII_Hex_Digit}}
+	lower = class{`\p{Ll}`, []*unicode.RangeTable{unicode.Ll}}
+	space = class{`\t-\r\x{85}\p{Z}`, []*unicode.RangeTable{unicode.White_Space}}
+	upper = class{`\p{Lu}`, []*unicode.RangeTable{unicode.Lu}}
+	word  = class{
+		`\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189}`,
+		[]*unicode.RangeTable{unicode.L, unicode.M, unicode.Nd, unicode.Nl, unicode.Pc, unicode.Other_Alphabetic},
+	}
 )
 
-var wordTables = []*unicode.RangeTable{unicode.L, unicode.M, unicode.Nd, unicode.Nl, unicode.Pc, unicode.Other_Alphabetic}
+// superscripts are ², ³, ¹, ¼, ½ and ¾, which Oniguruma takes for parts of words, outside brackets.
+const superscripts = `\x{b2}\x{b3}\x{b9}\x{bc}-\x{be}`
 
-func classOf(tables ...*unicode.RangeTable) func() classText {
-	return sync.OnceValue(func() classText {
-		var in, out strings.Builder
-		next, last := rune(0), rune(-1)
-		write := func(b *strings.Builder, lo, hi rune) {
-			if lo <= hi {
-				fmt.Fprintf(b, `\x{%x}-\x{%x}`, lo, hi)
-			}
-		}
-		flush := func(until rune) {
-			if last >= 0 {
-				write(&in, next, last)
-				write(&out, last+1, until-1)
-			} else {
-				write(&out, 0, until-1)
-			}
-		}
-		rangetable.Visit(rangetable.Merge(tables...), func(c rune) {
-			if c != last+1 || last < 0 {
-				flush(c)
-				next = c
-			}
-			last = c
-		})
-		flush(unicode.MaxRune + 1)
-		return classText{in.String(), out.String()}
-	})
+var shorthands = map[rune]class{'d': digit, 'h': hex, 's': space, 'w': word}
+
+var posixClasses = map[string]class{
+	"alnum": alnum, "alpha": alpha, "digit": digit, "lower": lower, "space": space, "upper": upper, "word": word, "xdigit": hex,
 }

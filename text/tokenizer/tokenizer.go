@@ -100,29 +100,23 @@ func Parse(b []byte) (*Tokenizer, error) {
 	if err := json.Unmarshal(b, &f); err != nil {
 		return nil, errs.New(errs.Invalid, "%w", err)
 	}
-	t := &Tokenizer{}
-	steps := []func() error{
-		func() (err error) {
-			t.normalize, err = build(normalizers, "normalizer", config{raw: f.Normalizer})
-			return
-		},
-		func() (err error) {
-			t.cut, err = build(preTokenizers, "pre-tokenizer", config{raw: f.PreTokenizer})
-			return
-		},
-		func() (err error) { t.model, err = build(models, "model", config{raw: f.Model}); return },
-		func() (err error) {
-			t.post, err = build(postProcessors, "post-processor", config{raw: f.PostProcessor})
-			return
-		},
-		func() (err error) { t.decode, err = build(decoders, "decoder", config{raw: f.Decoder}); return },
-		func() (err error) { t.truncation, err = readTruncation(f.Truncation); return },
-		func() (err error) { t.padding, err = readPadding(f.Padding); return },
+	var r reader
+	t := &Tokenizer{
+		normalize: section(&r, normalizers, "normalizer", f.Normalizer),
+		cut:       section(&r, preTokenizers, "pre-tokenizer", f.PreTokenizer),
+		model:     section(&r, models, "model", f.Model),
+		post:      section(&r, postProcessors, "post-processor", f.PostProcessor),
+		decode:    section(&r, decoders, "decoder", f.Decoder),
 	}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return nil, err
-		}
+	if r.err != nil {
+		return nil, r.err
+	}
+	var err error
+	if t.truncation, err = readTruncation(f.Truncation); err != nil {
+		return nil, err
+	}
+	if t.padding, err = readPadding(f.Padding); err != nil {
+		return nil, err
 	}
 	if t.model == nil {
 		return nil, errs.New(errs.Invalid, "it has no model")
@@ -139,12 +133,12 @@ func (t *Tokenizer) add(tokens []addedToken) (err error) {
 // Encode turns a text into tokens: cut, with special tokens, and padded, as the file says. An
 // error tells of characters that the vocabulary has no token for.
 func (t *Tokenizer) Encode(text string) (*Encoding, error) {
-	return t.encode([]string{text}, true, t.padding)
+	return t.encode([]string{text}, t.padding)
 }
 
 // EncodePair is [Tokenizer.Encode] of two texts as one.
 func (t *Tokenizer) EncodePair(first, second string) (*Encoding, error) {
-	return t.encode([]string{first, second}, true, t.padding)
+	return t.encode([]string{first, second}, t.padding)
 }
 
 // EncodeBatch is [Tokenizer.Encode] of texts that, where the file says so, are padded to the
@@ -153,7 +147,7 @@ func (t *Tokenizer) EncodeBatch(texts []string) ([]*Encoding, error) {
 	all := make([]*Encoding, 0, len(texts))
 	longest := 0
 	for _, text := range texts {
-		e, err := t.encode([]string{text}, true, nil)
+		e, err := t.encode([]string{text}, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -182,7 +176,7 @@ func (e *Encoding) pad(p *padding, longest int) {
 	}
 }
 
-func (t *Tokenizer) encode(texts []string, special bool, p *padding) (e *Encoding, err error) {
+func (t *Tokenizer) encode(texts []string, p *padding) (e *Encoding, err error) {
 	defer catch(&err)
 	all := make([][]Token, len(texts))
 	for i, text := range texts {
@@ -200,7 +194,7 @@ func (t *Tokenizer) encode(texts []string, special bool, p *padding) (e *Encodin
 			return nil, err
 		}
 	}
-	e = t.join(windows, special)
+	e = t.join(windows)
 	if p != nil {
 		e.pad(p, len(e.Tokens))
 	}
@@ -214,19 +208,25 @@ func (t *Tokenizer) specials(pair bool) int {
 	return t.post.added(pair)
 }
 
+// maxOverflow bounds the combinations of the windows of a pair.
+const maxOverflow = 1 << 10
+
 // join post-processes the first windows, and all other combinations as overflow.
-func (t *Tokenizer) join(windows [][][]Token, special bool) *Encoding {
-	e := &Encoding{Tokens: t.process(first(windows), special)}
+func (t *Tokenizer) join(windows [][][]Token) *Encoding {
+	e := &Encoding{Tokens: t.process(first(windows))}
 	if len(windows) == 1 {
 		for _, w := range windows[0][1:] {
-			e.Overflow = append(e.Overflow, t.process([][]Token{w}, special))
+			e.Overflow = append(e.Overflow, t.process([][]Token{w}))
 		}
 		return e
+	}
+	if len(windows[0])*len(windows[1]) > maxOverflow {
+		fail(errs.New(errs.TooLarge, "a pair cut to %d and %d windows, limit %d combinations", len(windows[0]), len(windows[1]), maxOverflow))
 	}
 	for i, a := range windows[0] {
 		for k, b := range windows[1] {
 			if i+k > 0 {
-				e.Overflow = append(e.Overflow, t.process([][]Token{a, b}, special))
+				e.Overflow = append(e.Overflow, t.process([][]Token{a, b}))
 			}
 		}
 	}
@@ -245,13 +245,13 @@ func first(windows [][][]Token) [][]Token {
 }
 
 // process runs the post-processor on texts, which it may not change: windows overlap.
-func (t *Tokenizer) process(texts [][]Token, special bool) []Token {
+func (t *Tokenizer) process(texts [][]Token) []Token {
 	if t.post != nil {
 		own := make([][]Token, len(texts))
 		for i, tokens := range texts {
 			own[i] = slices.Clone(tokens)
 		}
-		texts = t.post.process(own, special)
+		texts = t.post.process(own)
 	}
 	return slices.Concat(texts...)
 }
@@ -334,7 +334,7 @@ func codePoints(text string) func(int) int {
 
 // Around returns the ids of the special tokens that stand before a text and behind it.
 func (t *Tokenizer) Around() (before, after []int64) {
-	for _, token := range t.process([][]Token{{{}}}, true) { // a token that stands for the text
+	for _, token := range t.process([][]Token{{{}}}) { // a token that stands for the text
 		if token.Special {
 			after = append(after, token.ID)
 		} else {

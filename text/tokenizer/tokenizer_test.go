@@ -280,19 +280,21 @@ func TestWhatIsNotKnownIsRefusedByName(t *testing.T) {
 		`{}`:                          `it has no model`,
 		`{"model":{"type":"RNN"}}`:    `its model "RNN" is not supported`,
 		`{"normalizer":{"type":"X"}}`: `its normalizer "X" is not supported`,
-		`{"normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Y"}]}}`:                                      `normalizer Sequence: its normalizer "Y" is not supported`,
-		`{"pre_tokenizer":{"type":"UnicodeScripts"}}`:                                                                         `its pre-tokenizer "UnicodeScripts" is not supported`,
-		`{"pre_tokenizer":{"type":"Split","pattern":{"Regex":"a"},"behavior":"Sideways"}}`:                                    `pre-tokenizer Split: its split behavior "Sideways" is not supported`,
-		`{"pre_tokenizer":{"type":"Split","pattern":{"Regex":"[a[b]]"},"behavior":"Removed"}}`:                                `pre-tokenizer Split: its pattern "[a[b]]": a set within a set`,
-		`{"post_processor":{"type":"Z"}}`:                                                                                     `its post-processor "Z" is not supported`,
-		`{"post_processor":{"type":"BertProcessing"}}`:                                                                        `post-processor BertProcessing: it lacks sep or cls`,
-		`{"decoder":{"type":"CTC"}}`:                                                                                          `its decoder "CTC" is not supported`,
-		`{"truncation":{"max_length":3,"stride":5}}`:                                                                          `truncation to 3 tokens with a stride of 5: at most 1048576, and the stride below it`,
-		`{"padding":{"strategy":{"Fixed":1000000000000}}}`:                                                                    `padding to 1000000000000 tokens, limit 1048576`,
-		`{"model":{"type":"BPE","dropout":0.1}}`:                                                                              `model BPE: its dropout of 0.1 is not supported: ids would be random`,
-		`{"model":{"type":"BPE","vocab":{"a":0},"merges":["a b"]}}`:                                                           `model BPE: its merge 0 of "a" and "b" is of tokens that the vocabulary lacks`,
-		`{"model":{"type":"WordLevel","vocab":{"a":-1}}}`:                                                                     `model WordLevel: the token "a" has the id -1, which is out of range`,
-		`{"model":{"type":"Unigram","vocab":[["a",-1]],"unk_id":7}}`:                                                          `model Unigram: its unk_id 7 is not in the vocabulary of 1`,
+		`{"normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Y"}]}}`:                                                                                     `normalizer Sequence: its normalizer "Y" is not supported`,
+		`{"pre_tokenizer":{"type":"UnicodeScripts"}}`:                                                                                                                        `its pre-tokenizer "UnicodeScripts" is not supported`,
+		`{"pre_tokenizer":{"type":"Split","pattern":{"Regex":"a"},"behavior":"Sideways"}}`:                                                                                   `pre-tokenizer Split: its split behavior "Sideways" is not supported`,
+		`{"pre_tokenizer":{"type":"Split","pattern":{"Regex":"[a[b]]"},"behavior":"Removed"}}`:                                                                               `pre-tokenizer Split: its pattern "[a[b]]": a set within a set`,
+		`{"pre_tokenizer":{"type":"Split","pattern":{"Regex":"` + strings.Repeat("a", 3000) + `"},"behavior":"Removed"}}`:                                                    `pre-tokenizer Split: its pattern "` + strings.Repeat("a", 40) + `…": 3000 bytes, limit 2048`,
+		`{"normalizer":{"type":"Sequence","normalizers":[` + strings.TrimSuffix(strings.Repeat(`{"type":"Replace","pattern":{"Regex":"a"},"content":""},`, 33), ",") + `]}}`: `normalizer Sequence: normalizer Replace: it has more than 32 regular expressions`,
+		`{"post_processor":{"type":"Z"}}`:                            `its post-processor "Z" is not supported`,
+		`{"post_processor":{"type":"BertProcessing"}}`:               `post-processor BertProcessing: it lacks sep or cls`,
+		`{"decoder":{"type":"CTC"}}`:                                 `its decoder "CTC" is not supported`,
+		`{"truncation":{"max_length":3,"stride":5}}`:                 `truncation to 3 tokens with a stride of 5: at most 131072, and the stride below it`,
+		`{"padding":{"strategy":{"Fixed":1000000000000}}}`:           `padding to 1000000000000 tokens, limit 131072`,
+		`{"model":{"type":"BPE","dropout":0.1}}`:                     `model BPE: its dropout of 0.1 is not supported: ids would be random`,
+		`{"model":{"type":"BPE","vocab":{"a":0},"merges":["a b"]}}`:  `model BPE: its merge 0 of "a" and "b" is of tokens that the vocabulary lacks`,
+		`{"model":{"type":"WordLevel","vocab":{"a":-1}}}`:            `model WordLevel: the token "a" has the id -1, which is out of range`,
+		`{"model":{"type":"Unigram","vocab":[["a",-1]],"unk_id":7}}`: `model Unigram: its unk_id 7 is not in the vocabulary of 1`,
 		`{"normalizer":` + strings.Repeat(`{"type":"Sequence","normalizers":[`, 10) + `null` + strings.Repeat(`]}`, 10) + `}`: strings.Repeat("normalizer Sequence: ", 9) + "its normalizer lies within more than 8 sequences",
 	}
 	for file, want := range tests {
@@ -322,6 +324,17 @@ func TestCharactersWithoutATokenAreAnErrorWhereTheFileHasNoneForThem(t *testing.
 		if e, err := tok.Encode("b"); errs.Of(err) != errs.Invalid {
 			t.Errorf("%s: got %v, %v", name, e, err)
 		}
+	}
+}
+
+func TestAnExpressionThatTakesForeverIsAnError(t *testing.T) {
+	tok, err := Parse([]byte(`{"model":{"type":"WordLevel","vocab":{"a":0}},"pre_tokenizer":{"type":"Split","pattern":{"Regex":"(?=a)(a+)+b"},"behavior":"Isolated"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = tok.Encode(strings.Repeat("a", 60))
+	if err == nil || !strings.Contains(err.Error(), "takes more than 1s on this text") {
+		t.Errorf("got %v", err)
 	}
 }
 

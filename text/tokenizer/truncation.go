@@ -15,7 +15,7 @@ type truncation struct {
 }
 
 // longest bounds the lengths that a file may ask for.
-const longest = 1 << 20
+const longest = 1 << 17
 
 func readTruncation(raw json.RawMessage) (*truncation, error) {
 	if len(raw) == 0 || string(raw) == "null" {
@@ -113,6 +113,9 @@ func shareBoth(lengths []int, room int) {
 	}
 }
 
+// maxOverlap bounds how many windows a token may be in.
+const maxOverlap = 64
+
 // windows cuts tokens to windows of n, each of which begins stride before the end of the last.
 func (t *truncation) windows(tokens []Token, n int) ([][]Token, error) {
 	switch {
@@ -120,8 +123,8 @@ func (t *truncation) windows(tokens []Token, n int) ([][]Token, error) {
 		return [][]Token{tokens}, nil
 	case n == 0:
 		return [][]Token{nil, tokens}, nil
-	case t.stride >= n:
-		return nil, errs.New(errs.Invalid, "truncation to %d tokens, special ones not counted, with a stride of %d, which must be below", n, t.stride)
+	case t.stride >= n || n > maxOverlap*(n-t.stride):
+		return nil, errs.New(errs.Invalid, "truncation to %d tokens, special ones not counted, with a stride of %d: each token would be in more than %d windows", n, t.stride, maxOverlap)
 	}
 	var all [][]Token
 	for i := 0; ; i += n - t.stride {

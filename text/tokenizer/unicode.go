@@ -52,11 +52,11 @@ func (c composition) decompose(text string) []edit {
 	for i, r := range text {
 		whole := text[i : i+utf8.RuneLen(r)]
 		for k, d := range decomposed(c.form, whole) {
-			if class(d) == 0 {
+			if combining(d) == 0 {
 				sortMarks(edits[pending:])
 			}
 			edits = append(edits, edit{d, min(k, 1)})
-			if class(d) == 0 {
+			if combining(d) == 0 {
 				pending = len(edits)
 			}
 		}
@@ -78,8 +78,8 @@ func decomposed(form norm.Form, char string) string {
 	return char
 }
 
-// class is a character's canonical combining class.
-func class(c rune) uint8 {
+// combining is a character's canonical combining class.
+func combining(c rune) uint8 {
 	if c < 0x300 || !unicode.Is(unicode9, c) {
 		return 0
 	}
@@ -89,7 +89,7 @@ func class(c rune) uint8 {
 
 func sortMarks(marks []edit) {
 	for i := range marks { // a handful: by insertion, which keeps the order of equals
-		for k := i; k > 0 && class(marks[k-1].char) > class(marks[k].char); k-- {
+		for k := i; k > 0 && combining(marks[k-1].char) > combining(marks[k].char); k-- {
 			marks[k-1], marks[k] = marks[k], marks[k-1]
 		}
 	}
@@ -101,7 +101,7 @@ func compose(edits []edit) []edit {
 	starter := -1
 	last := uint8(0) // the class of the mark before, since the starter
 	for _, e := range edits {
-		c := class(e.char)
+		c := combining(e.char)
 		blocked := starter >= 0 && len(out)-1 > starter && last >= c
 		if starter >= 0 && !blocked {
 			if r, ok := pair(out[starter].char, e.char); ok {

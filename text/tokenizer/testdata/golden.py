@@ -242,7 +242,7 @@ def cases(labels):
         "ByteLevel normalizer": n.ByteLevel(), "BertNormalizer": n.BertNormalizer(), "BertNormalizer that only cleans": n.BertNormalizer(True, False, False, False),
         "BertNormalizer that keeps accents": n.BertNormalizer(False, True, False, True), "Replace by nothing": n.Replace(Regex(r"[\p{L}\p{M}]"), ""),
         "Replace with look-around": n.Replace(lookahead, "<é>"), "Replace of a string": n.Replace("e", "ée"), "Replace of classes": n.Replace(Regex(r"[^\w\s]|\d|^a|y$"), "_"),
-        "Replace of words": n.Replace(Regex(r"\w+"), "w"), "a long sequence": n.Sequence([n.NFKD(), n.StripAccents(), n.Lowercase(), n.Replace(Regex(r"\s+"), " "), n.Strip(), n.NFC(), n.Prepend("▁"), n.Replace(" ", "▁")]),
+        "Replace of no words": n.Replace(Regex(r"[\W\d]"), "w"), "Replace of words": n.Replace(Regex(r"\w+"), "w"), "a long sequence": n.Sequence([n.NFKD(), n.StripAccents(), n.Lowercase(), n.Replace(Regex(r"\s+"), " "), n.Strip(), n.NFC(), n.Prepend("▁"), n.Replace(" ", "▁")]),
     }.items():
         yield case(name, in_bytes(normalizer=x))
     yield case("NFKC of compositions", in_bytes(normalizer=n.NFKC()), more()[-100:])
