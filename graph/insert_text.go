@@ -8,16 +8,27 @@ import (
 
 // TextTower is a text encoder and where context tokens can enter it, found from the graph.
 type TextTower struct {
-	Graph  *Graph // computes the one output
-	IDs    *Value // token ids [B,S], int64 or int32
-	Mask   *Value // attention mask [B,S]; nil when the graph takes none
-	Output *Value
+	Graph *Graph // computes the one output
+	IDs   *Value // token ids [B,S], int64 or int32
+	Mask  *Value // attention mask [B,S]; nil when the graph takes none
+	// Segments are token types [B,S] and Positions position ids [B,S]; nil when the graph takes none.
+	Segments, Positions *Value
+	Output              *Value
 	// Embedding is the rows of the token table, before positions are added: [B,S,D].
 	Embedding *Value
 	Table     *Value // [V,D]
 	Width     int    // D
-	Window    int    // the longest text, from the position table
+	Window    int    // the longest text, from the position table; 0 where there is no limit
 	Blocks    []*Value
+	// Exported is the length of text that the export was fixed to, 0 where it was open. It is
+	// opened here where that can be done; [TextTower.Lengths] tells. A tower that attends to its
+	// padding still wants texts padded to it.
+	Exported int
+	Fixed    error // why the length could not be opened
+	limit    int   // the longest text by what an opened graph holds for each place, 0 for none
+	// end is where the tokens leave the last block: shaped as its input; nil when they are not
+	// the only thing that does.
+	end *Value
 	// TokenAxis is the axis of Blocks that carries the tokens.
 	TokenAxis int
 }
@@ -30,6 +41,7 @@ func FindTextTower(g *Graph, output string) (t *TextTower, err error) {
 	if err != nil {
 		return nil, err
 	}
+	unfolded := only.Clone()
 	if err := only.Fold(); err != nil {
 		return nil, err
 	}
@@ -37,15 +49,40 @@ func FindTextTower(g *Graph, output string) (t *TextTower, err error) {
 	if err := t.findTable(); err != nil {
 		return nil, err
 	}
-	t.Blocks = blockInputs(only, t.Embedding)
-	if len(t.Blocks) == 0 {
-		return nil, unpromptable("no transformer block follows the token embeddings %q", t.Embedding.Name)
+	t.open(unfolded)
+	if err := t.findBlocks(); err != nil {
+		return nil, err
 	}
 	if err := t.findTokenAxis(); err != nil {
 		return nil, err
 	}
-	t.Window = t.findWindow()
+	if t.Window = t.findWindow(); t.limit > 0 && (t.Window == 0 || t.limit < t.Window) {
+		t.Window = t.limit
+	}
+	t.findSegments()
 	return t, nil
+}
+
+// findBlocks finds where blocks begin and where the last one's attention ends.
+func (t *TextTower) findBlocks() error {
+	all := segments(t.Graph, t.Embedding)
+	last := -1
+	for i, s := range all {
+		if s.isBlock() {
+			t.Blocks, last = append(t.Blocks, s.cut), i
+		}
+	}
+	if last < 0 {
+		return unpromptable("no transformer block follows the token embeddings %q", t.Embedding.Name)
+	}
+	t.end = t.Output
+	if last+1 < len(all) {
+		t.end = all[last+1].cut
+	}
+	if !t.end.Shape.Equal(all[last].cut.Shape) {
+		t.end = nil
+	}
+	return nil
 }
 
 // findTokenAxis reads which axis of the blocks' inputs carries the tokens off their shapes.
@@ -83,34 +120,70 @@ func (t *TextTower) transposed() bool {
 	return swapped
 }
 
-// findTable finds the Gather of a 2-D float table by the ids themselves: positions are looked
-// up by other integers, though these may follow from the ids. Where further inputs are looked
-// up, such as segment ids, the token table is the longest.
-func (t *TextTower) findTable() error {
-	rows, looked := 0, map[*Value]bool{}
+// lookUp is a table's Gather by a graph input's integers.
+type lookUp struct {
+	node  *Node
+	input *Value // [B,S]
+	rows  int
+}
+
+// lookUps finds the Gathers of 2-D float tables by graph inputs themselves: positions are
+// looked up by other integers, though these may follow from the ids.
+func (t *TextTower) lookUps() []lookUp {
+	var out []lookUp
 	for _, n := range t.Graph.Nodes {
 		if n.Op != "Gather" || !isTable(n.Inputs[0]) || len(n.Outputs[0].Shape) != 3 {
 			continue
 		}
-		ids := t.spelled(n.Inputs[1])
-		looked[ids] = true
-		table := n.Inputs[0].Shape
-		k, ok1 := table[0].Int()
-		width, ok2 := table[1].Int()
-		if ids != nil && ok1 && ok2 && int(k) > rows {
-			rows = int(k)
-			t.IDs, t.Table, t.Embedding, t.Width = ids, n.Inputs[0], n.Outputs[0], int(width)
+		input := t.spelled(n.Inputs[1])
+		if rows, ok := n.Inputs[0].Shape[0].Int(); ok && input != nil {
+			out = append(out, lookUp{n, input, int(rows)})
 		}
 	}
-	if t.Embedding == nil {
+	return out
+}
+
+// findTable finds the token table: where further inputs are looked up, such as segment ids, it
+// is the longest.
+func (t *TextTower) findTable() error {
+	longest, looked := lookUp{}, map[*Value]bool{}
+	for _, l := range t.lookUps() {
+		looked[l.input] = true
+		if l.rows > longest.rows {
+			longest = l
+		}
+	}
+	if longest.node == nil {
 		return unpromptable("no look-up of token ids [batch,sequence] in a table was found")
 	}
+	t.IDs, t.Table, t.Embedding = longest.input, longest.node.Inputs[0], longest.node.Outputs[0]
+	width, ok := t.Table.Shape[1].Int()
+	if !ok {
+		return unpromptable("the token table %q has shape %s", t.Table.Name, t.Table.Shape)
+	}
+	t.Width = int(width)
 	for _, in := range t.Graph.Inputs {
 		if len(in.Shape) == 2 && !looked[in] {
 			t.Mask = in
 		}
 	}
 	return nil
+}
+
+// mostSegments is how many token types a table may have that is not taken for one of positions.
+const mostSegments = 16
+
+// findSegments tells token types from positions, among the other inputs that are looked up.
+func (t *TextTower) findSegments() {
+	for _, l := range t.lookUps() {
+		switch {
+		case l.input == t.IDs:
+		case l.rows > mostSegments:
+			t.Positions = l.input
+		default:
+			t.Segments = l.input
+		}
+	}
 }
 
 // spelled returns the integer input [batch,sequence] whose elements v holds, only
@@ -171,50 +244,6 @@ func tableRows(v *Value, width, depth int) int {
 		return 0
 	}
 	return tableRows(v.Def.Input(0), width, depth+1)
-}
-
-// ContextOptions says which context [TextTower.WithContext] adds.
-type ContextOptions struct {
-	Tokens int // M >= 1
-	// Start is the position of the first context token; 1, after the start token, is usual.
-	Start int
-	// Depth is the number of blocks that get context of their own; 1 is shallow.
-	Depth int
-	// PerRow makes the context [batch,M,D]; otherwise it is [1,M,D], for all rows.
-	PerRow bool
-	// Bank makes the context [prompts,M,D]; the input "context_index", int64 [batch], says which
-	// of them each row gets.
-	Bank bool
-}
-
-// WithContext returns a graph with the inputs "context.0" .. "context.{Depth-1}". The first
-// replaces the embeddings of the tokens at Start..Start+M-1, to which positions are
-// still added (CoOp); each other one overwrites the same slots at its block (MaPLe). The ids
-// at those places are placeholders, so that the text keeps its length and its end.
-func (t *TextTower) WithContext(o ContextOptions) (_ *Graph, err error) {
-	defer recoverBail(&err)
-	if o.Tokens < 1 || o.Start < 0 || o.Depth < 1 || o.Depth > len(t.Blocks) {
-		return nil, errs.New(errs.Invalid, "%d context tokens to depth %d: 1 or more, and depth 1 to %d, are possible", o.Tokens, o.Depth, len(t.Blocks))
-	}
-	if t.Window > 0 && o.Start+o.Tokens+1 > t.Window {
-		return nil, errs.New(errs.Invalid, "%d context tokens from position %d do not fit the text window of %d", o.Tokens, o.Start, t.Window)
-	}
-	of, err := ownerOf(o.PerRow, o.Bank)
-	if err != nil {
-		return nil, err
-	}
-	g, to := t.Graph.CloneMap()
-	embedding, start, m := to[t.Embedding], int64(o.Start), int64(o.Tokens)
-	s := newSurgery(g, embedding)
-	s.splice(embedding, 1, start, m, s.prompt("context.0", m, int64(t.Width), of))
-	for i := 1; i < o.Depth; i++ {
-		p := s.prompt(PromptName("context", i), m, int64(t.Width), of)
-		if t.TokenAxis == 0 {
-			p = s.op("Transpose", map[string]Attr{"perm": {[]int64{1, 0, 2}}}, p)
-		}
-		s.splice(to[t.Blocks[i]], t.TokenAxis, start, m, p)
-	}
-	return g, finish(g)
 }
 
 // Embeddings returns the token table's rows for ids, one after the other: [len(ids),D].

@@ -385,10 +385,7 @@ func TestEachRowHasItsOwnPrompts(t *testing.T) {
 			}
 		}
 		alone := run(t, shared, own)["image_embeds"]
-		pick := func(a interp.Array) interp.Array {
-			return interp.Array{Type: a.Type, Dims: a.Dims[1:], Data: a.Data[row*a.Dims[1] : (row+1)*a.Dims[1]]}
-		}
-		equalArrays(t, fmt.Sprintf("row %d", row), pick(together), pick(alone))
+		equalRow(t, together, alone, row)
 	}
 }
 

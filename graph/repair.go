@@ -48,6 +48,9 @@ type growth struct {
 	counts map[*Value]Dim
 	// flowing are the values that depend on the tokens.
 	flowing map[*Value]bool
+	// open is set where there are no prompts, but the number of tokens becomes one that each run
+	// decides.
+	open *openLength
 }
 
 // run infers the graph's shapes in the token symbol, mending each node ahead of its turn.
@@ -78,6 +81,9 @@ func (r *growth) run() (err error) {
 // expect notes the shapes of what the surgery put in.
 func (r *growth) expect() {
 	r.merged, r.equal, r.counts = map[*Value]map[int][]Dim{}, map[place]bool{}, map[*Value]Dim{}
+	if r.open != nil {
+		return
+	}
 	r.flowing = activeValues(r.in.g, r.in.g.Outputs, append(slices.Collect(maps.Keys(r.longer)), r.tokens))
 	r.shapes = map[*Value]func() Shape{}
 	if r.tokens != nil {
@@ -141,6 +147,9 @@ func (r *growth) grown(v *Value) bool {
 func (r *growth) before(d Dim) Dim { return d.substitute(tokenSymbol, Known(r.was)) }
 
 func (r *growth) after(s Shape) Shape {
+	if r.open != nil {
+		return s
+	}
 	out := make(Shape, len(s))
 	for i, d := range s {
 		out[i] = d.substitute(tokenSymbol, Known(r.now))
@@ -188,6 +197,8 @@ func (r *growth) mend(n *Node) {
 		r.concat(n)
 	case "Einsum":
 		r.einsum(n)
+	case "Gather":
+		r.last(n)
 	case "AveragePool", "MaxPool", "Conv", "ConvTranspose", "Resize":
 		if slices.ContainsFunc(n.Inputs[0].Shape[2:], func(d Dim) bool { return d.mentions(tokenSymbol) }) {
 			fail(n, "it works on neighbouring tokens, among which prompts have no place")
@@ -215,6 +226,9 @@ func (r *growth) reshape(n *Node) {
 		return
 	}
 	target, ok := targetFor(r.after(x.Shape), r.after(want))
+	if !ok && r.open != nil && r.open.target(n, want) {
+		return
+	}
 	if !ok {
 		fail(n, "its target %s has more than one extent that depends on the run", want)
 	}
@@ -367,8 +381,8 @@ func (r *growth) split(n *Node) {
 	if ok {
 		sizes, ok = Shape(ds).ints()
 	}
-	if !ok {
-		fail(n, "it splits the tokens into equal parts")
+	if !ok || r.open != nil {
+		fail(n, "it splits the tokens into equal parts, or parts of fixed sizes")
 	}
 	grown, end := len(sizes)-1, int64(0)
 	for i, size := range sizes {
@@ -435,6 +449,9 @@ func (r *growth) einsum(n *Node) {
 
 func (r *growth) concat(n *Node) {
 	axis := axisOf(n, "axis", 0)
+	if r.open != nil {
+		r.open.concat(r, n, axis)
+	}
 	for i := range n.Inputs[0].Shape {
 		grown := 0
 		for _, v := range n.Inputs {
@@ -445,6 +462,16 @@ func (r *growth) concat(n *Node) {
 		if i != axis && grown > 0 && grown < len(n.Inputs) {
 			fail(n, "some of its operands were made for %d tokens", r.was)
 		}
+	}
+}
+
+// last: the index of the last token goes on meaning that where the number of tokens is open.
+func (r *growth) last(n *Node) {
+	x, index := n.Inputs[0], n.Inputs[1]
+	axis := axisOf(n, "axis", 0)
+	at, ok := r.in.ints(index)
+	if r.open != nil && ok && len(at) == 1 && at[0].Is(r.was-1) && axis >= 0 && axis < len(x.Shape) && x.Shape[axis].Equal(Sym(tokenSymbol)) {
+		n.Inputs[1] = r.in.g.constant("last", NewTensor([]int64{-1}, slices.Repeat([]int64{1}, len(index.Shape))...))
 	}
 }
 
@@ -500,6 +527,8 @@ func (r *growth) fit(n *Node, v *Value, added bool, axis int, grown Dim) *Value 
 	switch {
 	case r.uniform(v, axis, 0):
 		return r.narrow(n, v, axis)
+	case r.open != nil:
+		return r.open.cut(r, n, v, axis)
 	case r.places:
 		fail(n, "operand %q of shape %s holds something for each of %d places and nothing for more: the export needs a free sequence axis", v.Name, v.Shape, r.was)
 	case r.flowing[v] || v.Shape[axis].mentions(tokenSymbol):
@@ -722,6 +751,9 @@ func (r *growth) rescale(n *Node, i int, was, now float64) {
 	x, err := Float32s(c)
 	if err != nil || math.Abs(float64(x[0])-was) > 1e-3*was {
 		return
+	}
+	if r.open != nil {
+		fail(n, "it divides by %d tokens, as many as there were", r.was)
 	}
 	t := scalar(now, c.Type)
 	t.Dims = slices.Clone(c.Dims)

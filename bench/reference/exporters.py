@@ -121,12 +121,18 @@ class Vision:
 
 
 class Text:
-    """A text tower and the module that looks up its token embeddings."""
+    """A text tower, the module that looks up its token embeddings, and its blocks.
+
+    The model may be given as pool(encode(*inputs), *inputs); averages says that pooling mixes tokens. Each of cases puts context or new rows of the token
+    table in at some place; the model is then run by PyTorch on the whole of the text, with hooks that overwrite.
+    """
     kind = "text"
 
-    def __init__(self, model, table, inputs, out="text_embeds", dynamic=None):
+    def __init__(self, model, table, inputs, out="text_embeds", dynamic=None, blocks=None, cases=(), encode=None, pool=None, averages=False, fit=None):
         self.model, self.table, self.inputs, self.out = model.eval(), table, inputs, out
         self.dynamic = dynamic or {n: {0: "batch", 1: "sequence"} for n in inputs}
+        self.blocks, self.cases, self.encode, self.pool, self.averages = blocks, cases, encode, pool, averages
+        self.fit = fit or (lambda length: None)  # makes the model take texts of a length
 
     def reference(self):
         context = torch.randn(K, self.table.embedding_dim) * 0.5
@@ -138,10 +144,82 @@ class Text:
         y = self.model(*args)
         handle.remove()
         (y * weight).sum().backward()
-        return {"context": context, "loss_weight": weight}, {"out": out, "out_context": y.detach(), "grad_context": p.grad}
+        inputs, found = {"context": context, "loss_weight": weight}, {"out": out, "out_context": y.detach(), "grad_context": p.grad}
+        for case in self.cases:
+            more, results = self.placed(case)
+            inputs.update({f"{case['name']}.{k}": v for k, v in more.items()})
+            found.update({f"{case['name']}.{k}": v for k, v in results.items()})
+        return inputs, found
+
+    def placed(self, case):
+        """Runs one case: its inputs, and the output and gradients."""
+        given = {n: x[:, :case.get("length", x.shape[1])].clone() for n, x in self.inputs.items()}
+        given.update({n: torch.tensor(x).to(self.inputs[n].dtype) for n, x in case.get("inputs", {}).items()})
+        ids, m, depth = given["input_ids"], case.get("tokens", 0), case.get("depth", 1)
+        batch, length, width, leaves, saved = *ids.shape, self.table.embedding_dim, {}, dict(given)
+        at = torch.tensor(case["at"]) if "at" in case else torch.arange(case.get("start", 1), case.get("start", 1) + m).expand(batch, m)
+        if "at" in case:
+            saved["context_at"] = at
+        whose = torch.zeros(batch, dtype=torch.long)
+        if m:
+            owners = 1
+            if "index" in case:
+                whose, owners = torch.tensor(case["index"]), case["prompts"]
+                saved["context_index"] = whose
+            elif case.get("per_row"):
+                whose, owners = torch.arange(batch), batch
+            for i in range(depth):
+                leaves[f"context.{i}"] = (torch.randn(owners, m, width) * 0.5).requires_grad_()
+        full = dict(given)
+        if case.get("insert"):  # the text with the token in front of the context repeated in its place
+            start = case.get("start", 1)
+            full = {n: torch.cat([x[:, :start], x[:, max(start - 1, 0)][:, None].expand(-1, m), x[:, start:]], 1) for n, x in given.items()}
+        new = torch.tensor(case.get("rows", []), dtype=ids.dtype)
+        if len(new):
+            leaves["token_rows"] = (torch.randn(len(new), width) * 0.5).requires_grad_()
+            which = (full["input_ids"][..., None] == new).float()
+            full["input_ids"] = torch.where(which.sum(-1) > 0, torch.full_like(full["input_ids"], 50), full["input_ids"])
+        rows = torch.arange(batch)[:, None]
+
+        def put(x, layer):
+            x = x.clone()
+            x[rows, at] = leaves[f"context.{layer}"][whose].to(x.dtype)
+            return x
+
+        def look_up(_, args, x):
+            if len(new):
+                x = torch.where(which.sum(-1, keepdim=True) > 0, which @ leaves["token_rows"], x)
+            return put(x, 0) if m else x
+
+        def overwrite(layer):
+            def hook(_, args, kwargs):
+                if args:
+                    return (put(args[0], layer), *args[1:]), kwargs
+                return args, {**kwargs, "hidden_states": put(kwargs["hidden_states"], layer)}
+            return hook
+        self.fit(full["input_ids"].shape[1])
+        hooks = [self.table.register_forward_hook(look_up)]
+        hooks += [self.blocks[i].register_forward_pre_hook(overwrite(i), with_kwargs=True) for i in range(1, depth if m else 0)]
+        if self.pool and m and not case.get("pooled") and (case.get("insert") or self.averages):
+            h = self.encode(*full.values())
+            kept = torch.ones(h.shape[:2], dtype=torch.bool)
+            kept[rows, at] = False
+            short = given if case.get("insert") else {n: x[kept].reshape(batch, -1) for n, x in given.items()}
+            y = self.pool(h[kept].reshape(batch, -1, h.shape[-1]), *short.values())
+        else:
+            y = self.model(*full.values())
+        for h in hooks:
+            h.remove()
+        self.fit(next(iter(self.inputs.values())).shape[1])
+        weight = torch.randn_like(y).detach()
+        if leaves:
+            (y * weight).sum().backward()
+        saved["loss_weight"] = weight
+        return {**saved, **{n: x.detach() for n, x in leaves.items()}}, {"out": y.detach(), **{"grad_" + n: x.grad for n, x in leaves.items()}}
 
     def meta(self):
-        return {"context_positions": list(range(1, 1 + K)), "K": K}
+        cases = [{k: v for k, v in c.items() if k not in ("inputs", "at", "index", "prompts")} | {"placed": "at" in c, "bank": "index" in c} for c in self.cases]
+        return {"context_positions": list(range(1, 1 + K)), "K": K} | ({"cases": cases} if cases else {})
 
 
 class Decoder:
@@ -297,19 +375,61 @@ def text_ids(end, length=12, vocabulary=200, start=198):
     return ids
 
 
-def clip_text(attention="sdpa", mask=False, eos=199):
+def with_rows(ids, rows):
+    """Texts in which some words are others: new rows of the token table, or ones to overwrite."""
+    ids = ids.clone()
+    ids[0, 2], ids[0, 3], ids[1, 4], ids[2, 2] = rows[0], rows[-1], rows[-1], rows[0]
+    return {"input_ids": ids.tolist()}
+
+
+def places(ids):
+    """Context at every place of texts that end at 11, 8 and 9, and new and overwritten rows of the table."""
+    return [
+        dict(name="front", tokens=3, depth=2),
+        dict(name="middle", tokens=2, depth=2, at=[[2, 5], [3, 4], [1, 6]]),
+        dict(name="end", tokens=2, at=[[9, 10], [6, 7], [7, 8]]),
+        dict(name="own", tokens=2, depth=2, per_row=True, at=[[1, 2], [4, 5], [2, 3]]),
+        dict(name="bank", tokens=2, depth=2, index=[1, 0, 1], prompts=2),
+        dict(name="inserted", tokens=3, depth=2, insert=True),
+        dict(name="inserted_later", tokens=2, depth=1, start=4, insert=True, per_row=True),
+        dict(name="rows", rows=[200, 201], inputs=with_rows(ids, [200, 201])),
+        dict(name="overwritten", rows=[60], tokens=2, start=5, inputs=with_rows(ids, [60])),
+    ]
+
+
+def shorter(length=10):
+    """A text that is shorter than the one that was exported, alone and with context."""
+    return [
+        dict(name="short", length=length),
+        dict(name="short_context", length=length, tokens=2, depth=2),
+        dict(name="short_middle", length=length, tokens=2, depth=2, at=[[2, 5], [3, 4], [1, 6]]),
+        dict(name="short_inserted", length=length, tokens=2, depth=2, insert=True),
+    ]
+
+
+def longer(ids):
+    """Texts that are longer than the one that was exported, which graphs that keep the whole table of positions allow."""
+    more = torch.cat([ids[:, :4], ids[:, 4:7], ids[:, 4:]], 1)
+    return [dict(name="longer", inputs={"input_ids": more.tolist()}), dict(name="longer_context", tokens=2, depth=2, at=[[9, 12], [3, 4], [1, 6]], inputs={"input_ids": more.tolist()})]
+
+
+def clip_text(attention="sdpa", mask=False, eos=199, cases=None, fixed=False, last=False, ids_as=torch.int64):
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
     torch.manual_seed(0)
     m = CLIPTextModelWithProjection(CLIPTextConfig(vocab_size=200, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=16,
                                                    projection_dim=OUT, eos_token_id=eos, bos_token_id=198, pad_token_id=1, attn_implementation=attention))
-    ids = text_ids(199)
+    ids = text_ids(199).to(ids_as)
     inputs = {"input_ids": ids}
-    f = lambda m, i: m(input_ids=i).text_embeds
+    f, more = lambda m, i: m(input_ids=i).text_embeds, {}
     if mask:
         inputs["attention_mask"] = torch.tensor([[1] * 12, [1] * 9 + [0] * 3, [1] * 10 + [0] * 2])
         f = lambda m, i, a: m(input_ids=i, attention_mask=a).text_embeds
+    if last:  # as a diffusion model reads it
+        f = lambda m, i: m(input_ids=i).last_hidden_state
+        more = dict(out="last_hidden_state", encode=lambda i: f(m, i), pool=lambda h, i: h)
     t = m.text_model if hasattr(m, "text_model") else m.base_model
-    return Text(named(m, inputs, f), t.embeddings.token_embedding, inputs)
+    return Text(named(m, inputs, f), t.embeddings.token_embedding, inputs, blocks=t.encoder.layers, cases=cases(ids) if cases else (),
+                dynamic={n: {0: "batch"} for n in inputs} if fixed else None, **more)
 
 
 def siglip_vision(batch=BATCH):
@@ -320,13 +440,13 @@ def siglip_vision(batch=BATCH):
     return Vision(one((m, lambda m, x: m(pixel_values=x).pooler_output)), v.embeddings, v.encoder.layers, 0, batch=batch, out="pooler_output")
 
 
-def siglip_text():
+def siglip_text(cases=()):
     from transformers import SiglipTextConfig, SiglipTextModel
     torch.manual_seed(0)
     m = SiglipTextModel(SiglipTextConfig(vocab_size=200, hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=2, num_attention_heads=HEADS, max_position_embeddings=16))
     ids = torch.randint(1, 190, (3, 16))
     t = m.text_model if hasattr(m, "text_model") else m
-    return Text(named(m, ["input_ids"], lambda m, i: m(input_ids=i).pooler_output), t.embeddings.token_embedding, {"input_ids": ids}, out="pooler_output", dynamic={"input_ids": {0: "batch"}})
+    return Text(named(m, ["input_ids"], lambda m, i: m(input_ids=i).pooler_output), t.embeddings.token_embedding, {"input_ids": ids}, out="pooler_output", dynamic={"input_ids": {0: "batch"}}, blocks=t.encoder.layers, cases=cases)
 
 
 def classifier(which):
@@ -389,7 +509,7 @@ def blocks_of(m):
     raise AttributeError(f"no blocks in {type(m).__name__}: {[n for n, _ in m.named_children()]}")
 
 
-def openclip(kind, **more):
+def openclip(kind, cases=(), **more):
     import open_clip.model as oc
     torch.backends.mha.set_fastpath_enabled(False)
     torch.manual_seed(0)
@@ -402,7 +522,11 @@ def openclip(kind, **more):
         first = getattr(v.transformer, "batch_first", True)
         return Vision(one((v, lambda v, x: v(x))), v.ln_pre, blocks, 1, before=True, axis=1 if first else 0, averages=more.get("pool_type") == "avg")
     ids = text_ids(199, 16)
-    return Text(named(m, ["input_ids"], lambda m, i: m.encode_text(i)), m.token_embedding, {"input_ids": ids}, dynamic={"input_ids": {0: "batch"}})
+    positions, mask = m.positional_embedding.data, m.attn_mask
+
+    def fit(length):
+        m.positional_embedding.data, m.attn_mask = positions[:length], mask[:length, :length]
+    return Text(named(m, ["input_ids"], lambda m, i: m.encode_text(i)), m.token_embedding, {"input_ids": ids}, dynamic={"input_ids": {0: "batch"}}, blocks=m.transformer.resblocks, cases=cases, fit=fit)
 
 
 def openai_vision():
@@ -441,18 +565,52 @@ def openai_vision():
     return Vision(m, m.ln_pre, m.blocks, 1, before=True, axis=0)
 
 
-def sentence_encoder():
-    """BERT with a masked mean, as sentence-transformers pools."""
-    from transformers import BertConfig, BertModel
+def sentence_encoder(cases=(), masked=True, fixed=False, attention="sdpa", which="bert"):
+    """BERT or another with a masked mean, as sentence-transformers pools, or with a plain one."""
+    import transformers as t
     torch.manual_seed(0)
-    m = BertModel(BertConfig(vocab_size=200, hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=2, num_attention_heads=HEADS, max_position_embeddings=32), add_pooling_layer=False)
-    inputs = {"input_ids": text_ids(0), "attention_mask": torch.tensor([[1] * 12, [1] * 9 + [0] * 3, [1] * 10 + [0] * 2]), "token_type_ids": torch.zeros(3, 12, dtype=torch.long)}
+    common = dict(vocab_size=200, hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=2, num_attention_heads=HEADS, max_position_embeddings=32, attn_implementation=attention)
+    inputs = {"input_ids": text_ids(0), "attention_mask": torch.tensor([[1] * 12, [1] * 9 + [0] * 3, [1] * 10 + [0] * 2])}
+    if which == "bert":
+        m = t.BertModel(t.BertConfig(**common), add_pooling_layer=False)
+        inputs["token_type_ids"] = torch.zeros(3, 12, dtype=torch.long)
+    elif which == "roberta":  # positions count the tokens that are no padding
+        m = t.RobertaModel(t.RobertaConfig(**common, pad_token_id=0), add_pooling_layer=False)
+    else:  # a causal decoder that pools its last token
+        m = t.LlamaModel(t.LlamaConfig(vocab_size=200, hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=2, num_attention_heads=HEADS, num_key_value_heads=2, attn_implementation=attention))
+    if not masked:
+        inputs = {"input_ids": inputs["input_ids"].clamp(min=1)}
 
-    def pooled(m, i, a, t):
-        h = m(input_ids=i, attention_mask=a, token_type_ids=t).last_hidden_state
+    def encode(m, i, a=None, t=None):
+        more = {} if t is None else {"token_type_ids": t}
+        return m(input_ids=i, attention_mask=a, **more, **({"use_cache": False} if which == "llama" else {})).last_hidden_state
+
+    def pool(h, i, a=None, t=None):
+        if which == "llama":
+            return h[:, -1] if a is None else h[torch.arange(h.shape[0]), a.sum(1) - 1]
+        if a is None:
+            return h.mean(1)
         w = a[..., None].float()
         return (h * w).sum(1) / w.sum(1)
-    return Text(named(m, inputs, pooled), m.embeddings.word_embeddings, inputs)
+    table = m.embeddings.word_embeddings if hasattr(m, "embeddings") else m.embed_tokens
+    f = lambda m, *x: pool(encode(m, *x), *x)
+    return Text(named(m, inputs, f), table, inputs, blocks=blocks_of(m), cases=cases, dynamic={n: {0: "batch"} for n in inputs} if fixed else None,
+                encode=lambda *x: encode(m, *x), pool=pool, averages=which != "llama")
+
+
+def averaged(masked=True):
+    """Context in towers that average tokens: out of the mean, or with it."""
+    cases = [
+        dict(name="front", tokens=3, depth=2),
+        dict(name="middle", tokens=2, depth=2, at=[[2, 5], [3, 4], [1, 6]]),
+        dict(name="pooled", tokens=2, depth=2, at=[[2, 5], [3, 4], [1, 6]], pooled=True),
+        dict(name="own", tokens=2, depth=1, per_row=True, start=4),
+        dict(name="inserted", tokens=3, depth=2, insert=True),
+        dict(name="inserted_pooled", tokens=3, depth=1, insert=True, pooled=True),
+        dict(name="inserted_bank", tokens=2, depth=2, start=3, insert=True, index=[1, 0, 1], prompts=2),
+        dict(name="rows", rows=[200, 201], inputs=with_rows(text_ids(0) if masked else text_ids(0).clamp(min=1), [200, 201])),
+    ]
+    return cases
 
 
 def decoder(which):
@@ -623,6 +781,25 @@ MODELS = {  # name -> (build, [(exporter, opset), ...])
     "openclip_text": (lambda: openclip("text"), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
     "openai_vision": (openai_vision, [(TS, 11), (TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
     "sentence_encoder": (sentence_encoder, [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "context_clip_text": (lambda: clip_text(cases=places), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "context_clip_text_eager_eos2": (lambda: clip_text("eager", eos=2, cases=places), [(TS, 11), (TS, 14), (DY, 18)]),
+    "context_clip_text_mask": (lambda: clip_text(mask=True, cases=places), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "context_clip_text_mask_eager": (lambda: clip_text("eager", mask=True, cases=places), [(TS, 14), (TS, 17), (DY, 18)]),
+    "context_clip_text_fixed": (lambda: clip_text(cases=lambda ids: places(ids)[:5] + shorter(), fixed=True), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "context_clip_text_mask_fixed": (lambda: clip_text("eager", mask=True, cases=lambda ids: places(ids)[:5] + shorter(), fixed=True), [(TS, 14), (TS, 17), (DY, 18)]),
+    "context_clip_text_static": (lambda: clip_text(eos=2, cases=lambda ids: places(ids)[:5] + shorter()), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "context_clip_text_longer": (lambda: clip_text(cases=longer, fixed=True), [(TS, 14), (TS, 17)]),
+    "context_clip_text_longer_static": (lambda: clip_text(eos=2, cases=longer), [(TS, 17)]),
+    "context_sd_text": (lambda: clip_text(last=True, cases=places, ids_as=torch.int32), [(TS, 14), (DY, 18)]),
+    "context_siglip_text": (lambda: siglip_text(shorter()), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "context_openclip_text": (lambda: openclip("text", places(text_ids(199, 16))[:5] + shorter(14)), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "context_sentence": (lambda: sentence_encoder(averaged()), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "context_sentence_eager": (lambda: sentence_encoder(averaged(), attention="eager"), [(TS, 14), (DY, 18)]),
+    "context_sentence_plain": (lambda: sentence_encoder(averaged(False), masked=False), [(TS, 14), (TS, 17), (DY, 18)]),
+    "context_sentence_fixed": (lambda: sentence_encoder(averaged()[:4] + shorter(), fixed=True), [(TS, 14), (TS, 17), (DY, 18)]),
+    "context_roberta": (lambda: sentence_encoder(averaged(), which="roberta"), [(TS, 14), (TS, 17), (DY, 18)]),
+    "context_llama": (lambda: sentence_encoder(averaged()[:5], which="llama"), [(TS, 17), (DY, 18), (DY, 23)]),
+    "context_llama_last": (lambda: sentence_encoder(averaged(False)[:5], which="llama", masked=False), [(TS, 17), (DY, 18), (DY, 23)]),
     "decoder_gpt2": (lambda: decoder("gpt2"), [(TS, 17), (DY, 18), (DY, 23)]),
     "decoder_opt": (lambda: decoder("opt"), [(TS, 17), (DY, 18)]),
     "decoder_llama": (lambda: decoder("llama"), [(TS, 17), (DY, 18), (DY, 23)]),
@@ -662,6 +839,7 @@ AFTERWARDS = {  # name -> (model, exporter, opset, what is done to the file)
     "fused_clip_vision_eager": ("clip_vision_eager", TS, 17, "clip"),
     "fused_clip_vision_dy": ("clip_vision", DY, 18, "clip"),
     "fused_vit": ("vit", TS, 14, "vit"),
+    "context_fused_sentence": ("context_sentence_eager", TS, 14, "bert"),
     "fused_sentence_encoder": ("sentence_encoder", TS, 14, "bert"),
     "ortopt_clip_vision": ("clip_vision_eager", TS, 17, "extended"),
     "ortopt_clip_text": ("clip_text", TS, 17, "extended"),

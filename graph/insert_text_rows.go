@@ -1,0 +1,90 @@
+package graph
+
+import (
+	"slices"
+
+	"github.com/foretoken/foretoken/internal/errs"
+)
+
+// WithTokenRows returns a tower whose graph has the input "token_rows" [R,D]: rows of the token
+// table that are learned, as in textual inversion (Gal et al. 2022), one for each of the given
+// ids. Ids at or above the table's length V are new words, others are overwritten. All else that
+// the graph reads off the ids, such as where the text ends, takes a learned word for an ordinary one.
+func (t *TextTower) WithTokenRows(ids []int64) (_ *TextTower, err error) {
+	defer recoverBail(&err)
+	if len(ids) == 0 || slices.Min(ids) < 0 || len(slices.Compact(slices.Sorted(slices.Values(ids)))) < len(ids) {
+		return nil, errs.New(errs.Invalid, "learned token ids %v: one or more, none negative and none twice, are possible", ids)
+	}
+	g, to := t.Graph.CloneMap()
+	in, word := to[t.IDs], t.ordinaryID(ids)
+	s := newSurgery(g, in)
+	s.at = 0
+	one := s.op("Equal", nil, s.op("Unsqueeze", nil, in, s.ints(-1)), s.integers(in.Type, ids...))
+	one = s.op("Cast", map[string]Attr{"to": {int64(t.Embedding.Type)}}, one)
+	learned := s.op("Cast", map[string]Attr{"to": {int64(Bool)}}, s.op("ReduceSum", map[string]Attr{"keepdims": {int64(1)}}, one, s.ints(-1)))
+	ordinary := s.op("Where", nil, s.op("Squeeze", nil, learned, s.ints(-1)), s.integers(in.Type, word), in)
+	g.replaceUses(in, ordinary, s.at)
+
+	rows := s.input("token_rows", Float, Shape{Known(int64(len(ids))), Known(int64(t.Width))})
+	embedding := to[t.Embedding]
+	s.at = g.position(embedding) + 1
+	rows = s.cast(rows, t.Embedding.Type)
+	chosen := s.op("Where", nil, learned, s.op("MatMul", nil, one, rows), embedding)
+	chosen.Type = t.Embedding.Type
+	g.replaceUses(embedding, chosen, s.at)
+
+	n := *t
+	n.Graph, n.Output, n.Embedding = g, g.Outputs[0], chosen
+	for _, v := range []**Value{&n.IDs, &n.Mask, &n.Segments, &n.Positions, &n.Table, &n.end} {
+		*v = to[*v]
+	}
+	n.Blocks = make([]*Value, len(t.Blocks))
+	for i, b := range t.Blocks {
+		if n.Blocks[i] = to[b]; b == t.Embedding {
+			n.Blocks[i] = chosen
+		}
+	}
+	return &n, finish(g)
+}
+
+// ordinaryID is a row of the token table that the graph compares no id with and that is not to
+// be learned: the first such from the middle on, since what marks a text's start, end or padding
+// lies at either end.
+func (t *TextTower) ordinaryID(learned []int64) int64 {
+	taken := map[int64]bool{}
+	for _, id := range learned {
+		taken[id] = true
+	}
+	on := reached(t.Graph, t.IDs)
+	for _, n := range t.Graph.Nodes {
+		if !slices.ContainsFunc(n.Inputs, func(v *Value) bool { return on[v] }) {
+			continue
+		}
+		for _, v := range n.Inputs {
+			if v != nil && v.Const != nil && !v.Type.IsFloat() && v.Const.Len() == 1 {
+				if x, err := integersOf(v.Const); err == nil {
+					taken[x[0]] = true
+				}
+			}
+		}
+	}
+	rows, _ := t.Table.Shape[0].Int()
+	id := rows / 2
+	for taken[id] && id < rows-1 {
+		id++
+	}
+	return id
+}
+
+// integersOf are the elements of an int64 or int32 tensor.
+func integersOf(t *Tensor) ([]int64, error) {
+	if t.Type != Int32 {
+		return Values[int64](t)
+	}
+	small, err := Values[int32](t)
+	out := make([]int64, len(small))
+	for i, x := range small {
+		out[i] = int64(x)
+	}
+	return out, err
+}
