@@ -21,11 +21,14 @@ type TextTower struct {
 	Window    int    // the longest text, from the position table; 0 where there is no limit
 	Blocks    []*Value
 	// Exported is the length of text that the export was fixed to, 0 where it was open. It is
-	// opened here where that can be done; [TextTower.Lengths] tells. A tower that attends to its
-	// padding still wants texts padded to it.
+	// opened here where that can be done; [TextTower.Lengths] tells.
 	Exported int
 	Fixed    error // why the length could not be opened
-	limit    int   // the longest text by what an opened graph holds for each place, 0 for none
+	// Trims says that what follows a text's end changes nothing, so that a batch may be cut to its
+	// longest text. Otherwise texts have to be padded as the tower was trained, to Exported where
+	// that is set.
+	Trims bool
+	limit int // the longest text by what an opened graph holds for each place, 0 for none
 	// end is where the tokens leave the last block: shaped as its input; nil when they are not
 	// the only thing that does.
 	end *Value
@@ -60,6 +63,7 @@ func FindTextTower(g *Graph, output string) (t *TextTower, err error) {
 		t.Window = t.limit
 	}
 	t.findSegments()
+	t.Trims = t.findTrims()
 	return t, nil
 }
 

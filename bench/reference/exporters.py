@@ -138,6 +138,9 @@ class Text:
         context = torch.randn(K, self.table.embedding_dim) * 0.5
         args = tuple(self.inputs.values())
         out = self.model(*args).detach()
+        other = {n: x.clone() for n, x in self.inputs.items()}
+        other["input_ids"][2, -2:] = 5  # behind the end of the last text
+        self.trims = torch.allclose(self.model(*other.values()), out)
         weight = torch.randn_like(out)
         p = context.clone().requires_grad_()
         handle = self.table.register_forward_hook(lambda _, a, x: torch.cat([x[:, :1], p.expand(x.shape[0], -1, -1), x[:, 1 + K:]], 1))
@@ -219,7 +222,7 @@ class Text:
 
     def meta(self):
         cases = [{k: v for k, v in c.items() if k not in ("inputs", "at", "index", "prompts")} | {"placed": "at" in c, "bank": "index" in c} for c in self.cases]
-        return {"context_positions": list(range(1, 1 + K)), "K": K} | ({"cases": cases} if cases else {})
+        return {"context_positions": list(range(1, 1 + K)), "K": K, "trims": self.trims} | ({"cases": cases} if cases else {})
 
 
 class Decoder:
