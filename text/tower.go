@@ -98,7 +98,11 @@ func (t *Tower) EmbedContext(ctx context.Context, ids *graph.Tensor, layers []*g
 	count := ids.Dims[0]
 	for start := int64(0); start < count; start += chunk {
 		end := min(start+chunk, count)
-		in, err := t.Feeds(ids.Rows(start, end))
+		part, err := t.trim(ids.Rows(start, end))
+		if err != nil {
+			return nil, err
+		}
+		in, err := t.Feeds(part)
 		if err != nil {
 			return nil, err
 		}
@@ -121,6 +125,27 @@ func (t *Tower) EmbedContext(ctx context.Context, ids *graph.Tensor, layers []*g
 	width := len(all) / int(max(1, count))
 	Normalize(all, width)
 	return graph.NewTensor(all, count, int64(width)), nil
+}
+
+// trim cuts ids [C,S] behind their longest text, where what follows changes nothing.
+func (t *Tower) trim(ids *graph.Tensor) (*graph.Tensor, error) {
+	values, err := graph.Values[int64](ids)
+	if err != nil || !t.Info.Trims {
+		return ids, err
+	}
+	length, longest := int(ids.Dims[1]), 0
+	for row := 0; row < len(values); row += length {
+		end := slices.Index(values[row:row+length], t.End()) + 1
+		if end == 0 {
+			end = length
+		}
+		longest = max(longest, end)
+	}
+	var cut []int64
+	for row := 0; row < len(values); row += length {
+		cut = append(cut, values[row:row+longest]...)
+	}
+	return graph.NewTensor(cut, ids.Dims[0], int64(longest)), nil
 }
 
 // Feeds are the tower's inputs for ids [C,S]: the ids in the type that the graph takes, and,
