@@ -47,6 +47,10 @@ func (t *TextTower) WithTokenRows(ids []int64) (_ *TextTower, err error) {
 	return &n, finish(g)
 }
 
+// Placeholder is an id that may stand where context is put: that of an ordinary word, which the graph
+// takes neither for a text's end nor for padding.
+func (t *TextTower) Placeholder() int64 { return t.ordinaryID(nil) }
+
 // ordinaryID is a row of the token table that the graph compares no id with and that is not to
 // be learned: the first such from the middle on, since what marks a text's start, end or padding
 // lies at either end.

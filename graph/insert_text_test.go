@@ -171,6 +171,13 @@ func equalRow(t *testing.T, got, want interp.Array, row int) {
 	equalArrays(t, fmt.Sprintf("row %d", row), pick(got), pick(want))
 }
 
+// TestPlaceholdersAreOrdinaryWords: no start, end or padding, which lie at the table's ends.
+func TestPlaceholdersAreOrdinaryWords(t *testing.T) {
+	if id := textTower(t, tiny{}.sized()).Placeholder(); id != 5 {
+		t.Errorf("the placeholder among 11 ids is %d", id)
+	}
+}
+
 func TestContextThatCannotBeIsRefused(t *testing.T) {
 	tower := textTower(t, tiny{}.sized())
 	for name, o := range map[string]graph.ContextOptions{

@@ -69,7 +69,7 @@ func hidesLater(scores *Value, on, known map[*Value]bool) bool {
 			case x == nil:
 			case on[x] && x.Type.IsFloat():
 				next = x
-			case !on[x] && (n.Op == "Add" || n.Op == "Where") && isTriangle(x, known, 0):
+			case !on[x] && (n.Op == "Add" || n.Op == "Where") && holdsTriangle(x, known, 0):
 				return true
 			}
 		}
@@ -78,9 +78,9 @@ func hidesLater(scores *Value, on, known map[*Value]bool) bool {
 	return false
 }
 
-// isTriangle says whether v is made of a triangle: a constant that is one, what Trilu leaves, or a
-// comparison of places with places.
-func isTriangle(v *Value, known map[*Value]bool, depth int) bool {
+// holdsTriangle says whether v is made of a triangle: a constant that is one, what Trilu leaves, or
+// a comparison of places with places.
+func holdsTriangle(v *Value, known map[*Value]bool, depth int) bool {
 	if v == nil || depth > 64 {
 		return false
 	}
@@ -91,43 +91,20 @@ func isTriangle(v *Value, known map[*Value]bool, depth int) bool {
 	known[v] = false
 	switch {
 	case v.Const != nil:
-		is = triangle(v.Const)
+		is = looksBack(v.Const)
 	case v.Def == nil:
-	case v.Def.Op == "Trilu":
-		is = true
-	case slices.Contains([]string{"Less", "LessOrEqual", "Greater", "GreaterOrEqual"}, v.Def.Op) && isCount(v.Def.Inputs[0], 0) && isCount(v.Def.Inputs[1], 0):
+	case v.Def.Op == "Trilu" || comparesPlaces(v.Def):
 		is = true
 	case v.Def.Op != "Shape":
-		is = slices.ContainsFunc(v.Def.Inputs, func(x *Value) bool { return isTriangle(x, known, depth+1) })
+		is = slices.ContainsFunc(v.Def.Inputs, func(x *Value) bool { return holdsTriangle(x, known, depth+1) })
 	}
 	known[v] = is
 	return is
 }
 
-// isCount says whether v holds places 0, 1, .. in some shape.
-func isCount(v *Value, depth int) bool {
-	switch {
-	case v == nil || depth > 16:
-		return false
-	case v.Const != nil:
-		return countingAxis(v.Const, v.Const.Len()) >= 0
-	case v.Def == nil:
-		return false
-	}
-	switch v.Def.Op {
-	case "Range":
-		return true
-	case "Unsqueeze", "Squeeze", "Reshape", "Cast", "Slice", "Identity", "Expand", "Transpose":
-		return isCount(v.Def.Inputs[0], depth+1)
-	case "Add":
-		return isCount(v.Def.Inputs[0], depth+1) || isCount(v.Def.Inputs[1], depth+1)
-	}
-	return false
-}
-
-// triangle says whether the last two axes hold one thing on and below the diagonal, and a lower
-// number, or false, or true in the stead of false, above it.
-func triangle(t *Tensor) bool {
+// looksBack says whether the last two axes of a mask let places see those up to themselves and hide
+// those behind, or mark those behind.
+func looksBack(t *Tensor) bool {
 	k := len(t.Dims)
 	if k < 2 || t.Dims[k-1] != t.Dims[k-2] || t.Dims[k-1] < 2 {
 		return false

@@ -53,12 +53,15 @@ func (t *Tower) Dims() int64 {
 	return n
 }
 
-// Batch stacks id lists into [C,S], padded to the longest. A tower that takes no mask is given
-// the length that its tokenizer pads to, as it was trained on it.
+// Batch stacks id lists into [C,S], padded to the longest. A tower to which padding matters is given
+// the length that its tokenizer pads to, or that it was exported for, as it was trained on it.
 func (t *Tower) Batch(ids [][]int64) *graph.Tensor {
-	longest := 0
-	if t.Info.Mask == nil {
-		longest = min(t.PadLength(), t.Info.Window)
+	longest, most := t.Info.Lengths()
+	if !t.Info.Trims {
+		longest = max(longest, t.PadLength(), t.Info.Exported)
+	}
+	if most > 0 {
+		longest = min(longest, most)
 	}
 	for _, row := range ids {
 		longest = max(longest, len(row))
@@ -130,10 +133,11 @@ func (t *Tower) EmbedContext(ctx context.Context, ids *graph.Tensor, layers []*g
 // trim cuts ids [C,S] behind their longest text, where what follows changes nothing.
 func (t *Tower) trim(ids *graph.Tensor) (*graph.Tensor, error) {
 	values, err := graph.Values[int64](ids)
+	longest, _ := t.Info.Lengths()
 	if err != nil || !t.Info.Trims {
 		return ids, err
 	}
-	length, longest := int(ids.Dims[1]), 0
+	length := int(ids.Dims[1])
 	for row := 0; row < len(values); row += length {
 		end := slices.Index(values[row:row+length], t.End()) + 1
 		if end == 0 {
@@ -226,14 +230,13 @@ func (t *Tower) Graph(o graph.ContextOptions) (*graph.Graph, error) {
 // that open a text, where context tokens are put. Names that do not fit the window are an error.
 func (t *Tower) ContextIDs(names []string, m int) (*graph.Tensor, error) {
 	var ids [][]int64
-	longest := ""
+	longest, placeholders := "", slices.Repeat([]int64{t.Info.Placeholder()}, m)
 	for _, name := range names {
 		tokens, err := t.Tokens(name + ".")
 		if err != nil {
 			return nil, err
 		}
-		placeholders := slices.Repeat([]int64{max(0, t.End()-1)}, m) // any id below the end token's: the end is looked for by value
-		row := t.frame(append(placeholders, tokens...))
+		row := t.frame(slices.Concat(placeholders, tokens))
 		if len(row) > t.Info.Window && len(name) > len(longest) {
 			longest = name
 		}

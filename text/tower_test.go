@@ -26,7 +26,15 @@ func TestBatchesAreCutToTheirLongestText(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	short := tower.Batch([][]int64{tower.Encode(texts[0], tower.Info.Window), tower.Encode(texts[1], tower.Info.Window), tower.Encode(texts[2], tower.Info.Window)})
+	var ids [][]int64
+	for _, text := range texts {
+		row, err := tower.Encode(text, tower.Info.Window)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, row)
+	}
+	short := tower.Batch(ids)
 	padded := padTo(t, short, int64(tower.Info.Window), tower.End())
 	cut, err := tower.trim(padded)
 	if err != nil {
