@@ -19,7 +19,7 @@ type attentionLayer struct {
 type weighed struct {
 	// made is where they have heads first, in some order of axes: [B,H,T,d]; nil where they never have.
 	made *Value
-	// past is the input that they are put behind, nil for none.
+	// past is the input that they are put behind, or that holds them all; nil for none.
 	past *Value
 	// forms are all values on the way, joined with the past and not.
 	forms []*Value
@@ -123,6 +123,9 @@ func (f *attentionFinder) follow(v *Value) weighed {
 		o.forms = append(o.forms, v)
 		n := v.Def
 		if n == nil {
+			if !v.IsConst() && len(v.Shape) == 4 {
+				o.past = v // cross attention's, computed once
+			}
 			break
 		}
 		if past, made := pastAnd(n); past != nil {

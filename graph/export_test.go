@@ -23,3 +23,9 @@ func ScaleGradient(op string, by float64) (restore func()) {
 	table[op] = bad
 	return func() { table[op] = good }
 }
+
+// WithPrefixOf is [DecoderTower.WithPrefix] for tests, which may ask for no tokens.
+func (t *DecoderTower) WithPrefixOf(o PrefixOptions) (*Graph, error) { return t.withPrefix(o) }
+
+// WithKeyValuesOf is [DecoderTower.WithKeyValues] for tests, which may ask for no tokens.
+func (t *DecoderTower) WithKeyValuesOf(o PrefixOptions) (*Graph, error) { return t.withKeyValues(o) }

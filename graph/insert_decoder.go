@@ -133,7 +133,7 @@ func (t *DecoderTower) findWindow(view *Graph) int {
 		for _, n := range s.nodes {
 			for i := range n.Inputs {
 				if n.Op == "Add" && s.active[n.Inputs[1-i]] && !s.active[n.Inputs[i]] {
-					window = max(window, places(n.Inputs[i], t.Width, 0))
+					window = max(window, t.places(n.Inputs[i], 0))
 				}
 			}
 		}
@@ -142,18 +142,21 @@ func (t *DecoderTower) findWindow(view *Graph) int {
 }
 
 // places is how many positions the table upstream of v has: its rows, less those that the
-// index starts behind.
-func places(v *Value, width, depth int) int {
-	if v == nil || depth > 16 {
+// index starts behind. The token table, where token types are looked up as well, has none.
+func (t *DecoderTower) places(v *Value, depth int) int {
+	if v == nil || v == t.Table || depth > 16 {
 		return 0
 	}
-	if n := v.Def; n != nil && n.Op == "Gather" && isTable(n.Inputs[0]) {
-		return max(0, tableRows(n.Inputs[0], width, depth)-int(firstPlace(n.Inputs[1], 0)))
+	n := v.Def
+	switch {
+	case n != nil && n.Op == "Gather" && n.Inputs[0] == t.Table:
+		return 0
+	case n != nil && n.Op == "Gather" && isTable(n.Inputs[0]):
+		return max(0, tableRows(n.Inputs[0], t.Width, depth)-int(firstPlace(n.Inputs[1], 0)))
+	case n == nil:
+		return tableRows(v, t.Width, depth)
 	}
-	if v.Const != nil || v.Def == nil {
-		return tableRows(v, width, depth)
-	}
-	return places(v.Def.Input(0), width, depth+1)
+	return t.places(n.Input(0), depth+1)
 }
 
 // firstPlace is the row that the first token's position is looked up in, 0 where nothing
@@ -211,7 +214,7 @@ func (t *DecoderTower) findInputs(view *Graph, found []attentionLayer) {
 		case v.Type.IsFloat() && len(v.Shape) >= 3 && seen[v] && t.Encoder == nil:
 			t.Encoder = v
 		case len(v.Shape) != 2:
-		case countsPlaces(view, v) && t.Positions == nil:
+		case t.countsPlaces(view, v) && t.Positions == nil:
 			t.Positions = v
 		case self[v] && t.Mask == nil:
 			t.Mask = v
@@ -223,9 +226,9 @@ func (t *DecoderTower) findInputs(view *Graph, found []attentionLayer) {
 	}
 }
 
-// countsPlaces says whether an input of integers is looked up in a table as it is, or turned
-// into angles: it holds positions.
-func countsPlaces(g *Graph, input *Value) bool {
+// countsPlaces says whether an input of integers is looked up in the position table as it is, or
+// turned into angles: it holds positions.
+func (t *DecoderTower) countsPlaces(g *Graph, input *Value) bool {
 	if input.Type.IsFloat() {
 		return false
 	}
@@ -238,7 +241,7 @@ func countsPlaces(g *Graph, input *Value) bool {
 		other := n.Input(1 - min(i, 1))
 		switch {
 		case n.Op == "Gather" && i == 1 && isTable(n.Inputs[0]):
-			return true
+			return t.Window == 0 || t.places(n.Outputs[0], 0) == t.Window
 		case (n.Op == "MatMul" || n.Op == "Mul" || n.Op == "Einsum") && n.Outputs[0].Type.IsFloat() && other != nil && len(other.Shape) > 0 && !other.Shape.Count().Is(1):
 			return true
 		case i == 0 && (onlyCopies[n.Op] || n.Op == "Expand" || n.Op == "Unsqueeze" || n.Op == "Squeeze" || n.Op == "Slice"),
@@ -488,7 +491,15 @@ type PrefixOptions struct {
 // see them that are not before them. The logits are the tokens' alone, [B,S,V]; present keys and
 // values hold the prefix's too, so that decoding goes on with the original graph, with a
 // mask and positions that count P more.
-func (t *DecoderTower) WithPrefix(o PrefixOptions) (_ *Graph, err error) {
+func (t *DecoderTower) WithPrefix(o PrefixOptions) (*Graph, error) {
+	if o.Tokens < 1 {
+		return nil, errs.New(errs.Invalid, "a prefix of %d tokens: 1 or more are possible", o.Tokens)
+	}
+	return t.withPrefix(o)
+}
+
+// withPrefix takes 0 tokens as well, which change nothing.
+func (t *DecoderTower) withPrefix(o PrefixOptions) (_ *Graph, err error) {
 	defer recoverBail(&err)
 	of, err := t.admit(o)
 	if err != nil {
@@ -510,9 +521,6 @@ func (t *DecoderTower) WithPrefix(o PrefixOptions) (_ *Graph, err error) {
 
 // admit checks the options.
 func (t *DecoderTower) admit(o PrefixOptions) (owner, error) {
-	if o.Tokens < 1 {
-		return shared, errs.New(errs.Invalid, "a prefix of %d tokens: 1 or more are possible", o.Tokens)
-	}
 	if room := t.LongestText(o.Tokens); t.Window > 0 {
 		if s, fixed := t.IDs.Shape[1].Int(); room < 1 || fixed && int(s) > room {
 			return shared, errs.New(errs.Invalid, "a prefix of %d tokens leaves %d of the position table's %d places to the text (input %q of shape %s)", o.Tokens, max(0, room), t.Window, t.IDs.Name, t.IDs.Shape)
@@ -528,6 +536,11 @@ func (t *DecoderTower) LongestText(prefix int) int {
 		return -1
 	}
 	return t.Window - prefix
+}
+
+// Embeddings returns the token table's rows for ids, one after the other: [len(ids),D].
+func (t *DecoderTower) Embeddings(ids []int64) ([]float32, error) {
+	return (&TextTower{Table: t.Table, Width: t.Width}).Embeddings(ids)
 }
 
 // prefix adds an input of the given extents behind the rows' and gives it a row for each of the
@@ -569,7 +582,15 @@ func (s *surgery) behind(output *Value, p int64) {
 // the graph takes past keys and values, the prefix takes their place; elsewhere P tokens
 // are put before the others and each layer's keys and values of them are overwritten. The logits
 // are the tokens' alone; present keys and values hold the prefix.
-func (t *DecoderTower) WithKeyValues(o PrefixOptions) (_ *Graph, err error) {
+func (t *DecoderTower) WithKeyValues(o PrefixOptions) (*Graph, error) {
+	if o.Tokens < 1 {
+		return nil, errs.New(errs.Invalid, "keys and values of %d tokens: 1 or more are possible", o.Tokens)
+	}
+	return t.withKeyValues(o)
+}
+
+// withKeyValues takes 0 tokens as well, which change nothing.
+func (t *DecoderTower) withKeyValues(o PrefixOptions) (_ *Graph, err error) {
 	defer recoverBail(&err)
 	of, err := t.admit(o)
 	if err != nil {
