@@ -29,3 +29,14 @@ func (t *DecoderTower) WithPrefixOf(o PrefixOptions) (*Graph, error) { return t.
 
 // WithKeyValuesOf is [DecoderTower.WithKeyValues] for tests, which may ask for no tokens.
 func (t *DecoderTower) WithKeyValuesOf(o PrefixOptions) (*Graph, error) { return t.withKeyValues(o) }
+
+// At is the extent where symbols have the given sizes; false where it holds others.
+func (d Dim) At(sizes map[string]int64) (int64, bool) {
+	for symbol, n := range sizes {
+		d = d.substitute(symbol, Known(n))
+	}
+	return d.Int()
+}
+
+// IsWrittenOut says whether the operator has a decomposition.
+func IsWrittenOut(op string) bool { return decompositions[op] != nil }

@@ -73,3 +73,53 @@ func checkInferred(t *testing.T, v *graph.Value, got interp.Array) {
 		}
 	}
 }
+
+// TestInferredShapesHoldInRunsOfOtherSizes runs one graph of each case on operands of two sizes: an
+// extent that was inferred as a polynomial in the inputs' extents has to come out so in both.
+func TestInferredShapesHoldInRunsOfOtherSizes(t *testing.T) {
+	ran, extents, open := 0, 0, 0
+	for _, c := range opcase.All {
+		grown, before, after, ok := c.Grown()
+		if !ok {
+			continue
+		}
+		t.Run(c.String(), func(t *testing.T) {
+			g, in, err := c.Graph(graph.Float, rng.New(5, "fold"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, larger, err := grown.Graph(graph.Float, rng.New(5, "fold"))
+			if err != nil {
+				t.Skipf("operands of another size do not fit: %v", err)
+			}
+			for _, run := range []struct {
+				in    map[string]*graph.Tensor
+				sizes map[string]int64
+			}{{in, before}, {larger, after}} {
+				got, err := interp.RunExact(g, run.in)
+				if err != nil {
+					t.Skipf("operands of another size do not fit: %v", err)
+				}
+				ran++
+				for _, y := range g.Outputs {
+					dims := got[y.Name].Dims
+					if len(dims) != len(y.Shape) {
+						t.Fatalf("the shape of %s was inferred as %s, a run gives %v", y.Name, y.Shape, dims)
+					}
+					for i, d := range y.Shape {
+						n, known := d.At(run.sizes)
+						if extents++; !known {
+							open++
+						} else if int(n) != dims[i] {
+							t.Errorf("with %v the shape of %s was inferred as %s, a run gives %v", run.sizes, y.Name, y.Shape, dims)
+						}
+					}
+				}
+			}
+		})
+	}
+	t.Logf("%d runs, %d extents, %d of them left to the run", ran, extents, open)
+	if ran < 200 || open*20 > extents {
+		t.Errorf("%d runs with %d of %d extents left open, which is too few for this to say anything", ran, open, extents)
+	}
+}

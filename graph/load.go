@@ -280,7 +280,9 @@ func (l *loader) node(g *Graph, f field, values *scope) error {
 		case 2:
 			outputs = append(outputs, string(f.Bytes))
 		case 3:
-			n.Name = values.prefix + string(f.Bytes)
+			if len(f.Bytes) > 0 {
+				n.Name = values.prefix + string(f.Bytes)
+			}
 		case 4:
 			n.Op = string(f.Bytes)
 		case 5:

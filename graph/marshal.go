@@ -56,6 +56,7 @@ type writer struct {
 	// the graph's other parts: later lists them.
 	stream bool
 	later  []*Value
+	nodes  map[string]bool // names of nodes that are written
 }
 
 func (w *writer) graph(g *Graph) []byte {
@@ -102,12 +103,25 @@ func (w *writer) node(n *Node) []byte {
 	for _, v := range n.Outputs {
 		out = appendBytes(out, 2, []byte(nameOf(v)))
 	}
-	out = appendBytes(out, 3, []byte(n.Name))
+	out = appendBytes(out, 3, []byte(w.onlyOnce(n.Name)))
 	out = appendBytes(out, 4, []byte(n.Op))
 	for _, name := range slices.Sorted(maps.Keys(n.Attrs)) {
 		out = appendBytes(out, 5, w.attr(name, n.Attrs[name].Value))
 	}
 	return appendBytes(out, 7, []byte(n.Domain))
+}
+
+// onlyOnce is a node's name, none where another node bears it: runtimes want names to be unique, and
+// the nodes of two branches or of two towers that come into one graph may share them.
+func (w *writer) onlyOnce(name string) string {
+	if w.nodes == nil {
+		w.nodes = map[string]bool{}
+	}
+	if w.nodes[name] {
+		return ""
+	}
+	w.nodes[name] = true
+	return name
 }
 
 func nameOf(v *Value) string {

@@ -9,6 +9,7 @@ gradient and the full model's.
 import contextlib
 import json
 import pathlib
+import re
 import sys
 import traceback
 import warnings
@@ -857,6 +858,8 @@ AFTERWARDS = {  # name -> (model, exporter, opset, what is done to the file)
     "qdq_clip_vision": ("clip_vision", TS, 17, "qdq"),
     "q4_clip_vision": ("clip_vision", TS, 17, "q4"),
     "q4_clip_text": ("clip_text", DY, 18, "q4 asymmetric"),
+    "functions_clip_vision": ("clip_vision_eager", TS, 17, "functions"),
+    "functions_clip_text": ("clip_text", TS, 14, "functions"),
 }
 
 
@@ -873,6 +876,9 @@ def export(case, path, exporter, opset, static):
 
 def optimize(path, how):
     import onnx
+    if how == "functions":
+        outline(path)
+        return
     if how == "fp16":
         from onnxruntime.transformers.float16 import convert_float_to_float16
         onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
@@ -953,13 +959,79 @@ def replace_weights(model, pairs):
         assert hit, f"no parameter for a weight of shape {was.shape}"
 
 
+def outline(path):
+    """Makes local functions of modules, those of blocks within those of layers, by the scopes in nodes' names."""
+    import onnx
+    model = onnx.load(path)
+    functions = {}
+    for scope in (r"^(.*/layers\.\d+/(?:self_attn|mlp))/", r"^(.*/layers\.\d+)/"):
+        groups = {}
+        for node in model.graph.node:
+            found = re.match(scope, node.name)
+            if found:
+                groups.setdefault(found[1], set()).add(node.name)
+        for name, within in groups.items():
+            contract(model, name, within, functions)
+    model.functions.extend(functions.values())
+    model.opset_import.append(onnx.helper.make_opsetid("modules", 1))
+    model.ir_version = max(model.ir_version, 8)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def contract(model, name, within, functions):
+    """Puts a call in the place of the nodes of these names; functions of the same body are one."""
+    import onnx
+    nodes = [n for n in model.graph.node if n.name in within]
+    made = {o for n in nodes for o in n.output}
+    read = {i for n in model.graph.node if n.name not in within for i in n.input} | {o.name for o in model.graph.output}
+    inputs = list(dict.fromkeys(i for n in nodes for i in n.input if i and i not in made))
+    outputs = [o for n in nodes for o in n.output if o in read]
+    names = {**{x: f"x{i}" for i, x in enumerate(inputs)}, **{x: f"v{i}" for i, x in enumerate(o for n in nodes for o in n.output)}, "": ""}
+    body, call = [], onnx.helper.make_node("?", inputs, outputs, name + "/call", domain="modules")
+    for n in nodes:
+        m = onnx.NodeProto()
+        m.CopyFrom(n)
+        m.name, m.input[:], m.output[:] = "", [names[i] for i in n.input], [names[o] for o in n.output]
+        for a in m.attribute:
+            if a.name in ("axis", "epsilon") and n.op_type in ("Softmax", "LayerNormalization"):
+                a.ref_attr_name = f"{n.op_type}_{a.name}"
+                if a.name == "epsilon":  # an axis is left to its default
+                    if not any(given.name == a.ref_attr_name for given in call.attribute):
+                        call.attribute.append(onnx.helper.make_attribute(a.ref_attr_name, a.f))
+                a.ClearField("f")
+                a.ClearField("i")
+        body.append(m)
+    key = (tuple(m.SerializeToString() for m in body), len(inputs), tuple(names[o] for o in outputs))
+    if key not in functions:
+        refers = {a.ref_attr_name for m in body for a in m.attribute if a.ref_attr_name}
+        functions[key] = onnx.helper.make_function(
+            "modules", f"{re.sub(r'[^a-z_]', '', name.split('/')[-1])}_{len(functions)}", [names[i] for i in inputs], [names[o] for o in outputs], body,
+            [*(onnx.helper.make_opsetid(o.domain, o.version) for o in model.opset_import), onnx.helper.make_opsetid("modules", 1)],
+            attributes=[r for r in refers if r.endswith("epsilon")], attribute_protos=[onnx.helper.make_attribute(r, -1) for r in refers if r.endswith("axis")])
+    call.op_type = functions[key].name
+    rest = [n for n in model.graph.node if n.name not in within]
+    known = {i.name for i in model.graph.input} | {i.name for i in model.graph.initializer} | {""}
+    ordered, open_ = [], [*rest, call]
+    while open_:  # a call comes after all that it reads
+        ready = [n for n in open_ if known.issuperset(n.input)]
+        assert ready, "a module reads what is made of its own outputs"
+        known.update(o for n in ready for o in n.output)
+        ordered += ready
+        open_ = [n for n in open_ if not any(n is r for r in ready)]
+    copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in ordered]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+
+
 def strip(path):
     """Takes out what the exporter notes of this machine: paths and source lines."""
     import onnx
     model = onnx.load(path)
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
+    for part in [model.graph, *model.functions]:
+        for node in part.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
     onnx.save(model, path)
 
 

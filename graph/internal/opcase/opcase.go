@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/foretoken/foretoken/graph"
+	"github.com/foretoken/foretoken/internal/rng"
 )
 
 // Case is one use of an operator.
@@ -179,6 +180,30 @@ func (c Case) Graph(t graph.DataType, r *rand.Rand) (*graph.Graph, map[string]*g
 		return g, in, nil // shapes are inferred in the present forms, after loading
 	}
 	return g, in, g.Infer()
+}
+
+// Grown is the case with every extent that the graph knows by name only larger by one, and the
+// extents before and after. It is false where there is none, or where operands are written out.
+func (c Case) Grown() (grown Case, before, after map[string]int64, ok bool) {
+	grown, before, after = c, map[string]int64{}, map[string]int64{}
+	grown.In = append([]Operand(nil), c.In...)
+	for i, o := range c.In {
+		if o.isConst {
+			continue
+		}
+		o.dims = append([]int64(nil), o.dims...)
+		for axis, name := range o.free {
+			if name != "" {
+				before[name], after[name] = o.dims[axis], o.dims[axis]+1
+				o.dims[axis]++
+			}
+		}
+		grown.In[i] = o
+		if n := int(graph.Count(o.dims)); o.kind == integers && len(o.ints) != n || o.fill != nil && o.kind != integers && len(o.fill(rng.New(1, "grown"), n)) != n {
+			return c, nil, nil, false
+		}
+	}
+	return grown, before, after, len(before) > 0
 }
 
 // Wrt names the inputs that gradients are wanted for.
