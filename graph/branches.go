@@ -122,6 +122,54 @@ func (s *splicer) rename(vs []*Value) {
 	}
 }
 
+// nameConstants gives constants of one name, which branches may hold, names of their own: so each can be
+// written where a graph around them finds it.
+func (g *Graph) nameConstants() {
+	if !slices.ContainsFunc(g.Nodes, func(n *Node) bool { return len(n.graphs()) > 0 }) {
+		return
+	}
+	bearers := g.bearers()
+	for v := range g.Constants() {
+		if bearers[v.Name] > 1 && !slices.Contains(g.Outputs, v) {
+			bearers[v.Name]--
+			v.Name = g.freshName(v.Name)
+		}
+	}
+}
+
+// sharedConstants are those that more than one graph reads, in the order in which they are come upon.
+// What a graph within gives as its output has to lie in it.
+func (g *Graph) sharedConstants() []*Value {
+	first, shared := map[*Value]*Graph{}, []*Value(nil)
+	twice, given := map[*Value]bool{}, map[*Value]bool{}
+	var visit func(g *Graph)
+	visit = func(g *Graph) {
+		see := func(vs []*Value) {
+			for _, v := range vs {
+				switch {
+				case v == nil || v.Const == nil || twice[v]:
+				case first[v] == nil:
+					first[v] = g
+				case first[v] != g:
+					twice[v], shared = true, append(shared, v)
+				}
+			}
+		}
+		for _, n := range g.Nodes {
+			see(n.Inputs)
+			for _, sub := range n.graphs() {
+				visit(sub)
+				for _, v := range sub.Outputs {
+					given[v] = true
+				}
+			}
+		}
+		see(g.Outputs)
+	}
+	visit(g)
+	return slices.DeleteFunc(shared, func(v *Value) bool { return given[v] })
+}
+
 // bearers counts the values that bear each name, in the graph and in those within it.
 func (g *Graph) bearers() map[string]int {
 	count, seen := map[string]int{}, map[*Value]bool{}

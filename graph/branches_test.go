@@ -107,6 +107,19 @@ func TestAPinnedInputDecidesWhichBranchStays(t *testing.T) {
 	}
 }
 
+func TestAWeightOfTwoBranchesIsWrittenOnce(t *testing.T) {
+	written, err := parse(t, merged()).Marshal(graph.MarshalOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(written), floatBytes(1, 2, 3, 4)); n != 1 {
+		t.Errorf("the weight around the branches is written %d times", n)
+	}
+	if n := strings.Count(string(written), floatBytes(10, 20)); n != 2 {
+		t.Errorf("the branches' own weights are written %d times, there are 2", n)
+	}
+}
+
 func TestBranchesAreTakenWhereTheConditionFollows(t *testing.T) {
 	squeeze := message{}.inner(5, intsConstant("axes", 1)).inner(1, node("Squeeze", "x axes", "s")).inner(12, value("s"))
 	leave := message{}.inner(1, node("Exp", "x", "s")).inner(12, value("s"))

@@ -103,14 +103,12 @@ func (n *Node) reads() []*Value {
 // captured lists the values of the enclosing graph that the node's sub-graphs read.
 func (n *Node) captured() []*Value {
 	var out []*Value
-	for _, a := range n.Attrs {
-		if sub, ok := a.Value.(*Graph); ok {
-			for _, m := range sub.Nodes {
-				out = append(out, m.Inputs...)
-				out = append(out, m.captured()...)
-			}
-			out = append(out, sub.Outputs...)
+	for _, sub := range n.graphs() {
+		for _, m := range sub.Nodes {
+			out = append(out, m.Inputs...)
+			out = append(out, m.captured()...)
 		}
+		out = append(out, sub.Outputs...)
 	}
 	return out
 }

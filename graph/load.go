@@ -128,6 +128,7 @@ func (l *loader) load(model []byte) (*Graph, error) {
 		return nil, err
 	}
 	g.countFresh()
+	g.nameConstants()
 	if err := canonicalize(g, l.versions); err != nil {
 		return nil, err
 	}

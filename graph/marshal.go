@@ -57,6 +57,7 @@ type writer struct {
 	stream bool
 	later  []*Value
 	nodes  map[string]bool // names of nodes that are written
+	shared map[*Value]bool // constants that several graphs read: they are written once, in the outermost
 }
 
 func (w *writer) graph(g *Graph) []byte {
@@ -64,7 +65,7 @@ func (w *writer) graph(g *Graph) []byte {
 	written := map[*Value]bool{}
 	constant := func(vs []*Value) {
 		for _, v := range vs {
-			if v != nil && v.Const != nil && !written[v] {
+			if v != nil && v.Const != nil && !written[v] && !w.shared[v] {
 				written[v] = true
 				if w.streams(v.Const) {
 					if !slices.Contains(w.later, v) {
@@ -76,8 +77,16 @@ func (w *writer) graph(g *Graph) []byte {
 			}
 		}
 	}
+	if w.shared == nil {
+		shared := g.sharedConstants()
+		constant(shared)
+		w.shared = map[*Value]bool{}
+		for _, v := range shared {
+			w.shared[v] = true
+		}
+	}
 	for _, n := range g.Nodes {
-		constant(n.Inputs) // those that inner graphs read are written inside them
+		constant(n.Inputs) // those that one inner graph alone reads are written inside it
 		out = appendBytes(out, 1, w.node(n))
 	}
 	constant(g.Outputs)
