@@ -87,7 +87,7 @@ func free(towers map[string]*graph.DecoderTower) map[string]*graph.DecoderTower 
 }
 
 // spoken are the inputs of a decoder for ids, with a mask of ones, states of an encoder, and the
-// past if there is one, else an empty one.
+// past if there is one, else an empty one; positions count on from it.
 func spoken(d *graph.DecoderTower, ids *graph.Tensor, past map[string]*graph.Tensor) map[string]*graph.Tensor {
 	rows := ids.Dims[0]
 	in, behind := map[string]*graph.Tensor{d.IDs.Name: ids}, int64(0)
@@ -104,6 +104,15 @@ func spoken(d *graph.DecoderTower, ids *graph.Tensor, past map[string]*graph.Ten
 	}
 	if d.Mask != nil {
 		in[d.Mask.Name] = graph.NewTensor(slices.Repeat([]int64{1}, int(rows*(behind+ids.Dims[1]))), rows, behind+ids.Dims[1])
+	}
+	if d.Positions != nil {
+		var places []int64
+		for range rows {
+			for i := range ids.Dims[1] {
+				places = append(places, behind+i)
+			}
+		}
+		in[d.Positions.Name] = graph.NewTensor(places, ids.Dims...)
 	}
 	if d.Encoder != nil {
 		width, _ := d.Encoder.Shape[2].Int()

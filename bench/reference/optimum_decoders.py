@@ -1,7 +1,7 @@
-"""Exports a small random ViT-GPT2 captioner and a T5 with optimum, as people do, and writes their decoders as fixtures of kind "decoder".
+"""Exports a small random ViT-GPT2 captioner, a T5, a GPT-2 and a Llama with optimum, as people do, and writes their decoders as fixtures of kind "decoder".
 
 Usage: optimum_decoders.py OUT     needs transformers==4.57.1, optimum-onnx==0.1 and exporters.py's other requirements
-The folders: the decoder without a past, and the merged one twice, whose branch the tests choose by pinning use_cache_branch.
+Of the first two, the decoder without a past, and the merged one twice, whose branch the tests choose by pinning use_cache_branch.
 """
 import json
 import pathlib
@@ -44,6 +44,21 @@ def translator():
     return model, model.get_input_embeddings(), run, "text2text-generation-with-past", 0
 
 
+def language_model(which):
+    def make():
+        torch.manual_seed(0)
+        if which == "gpt2":
+            model = t.GPT2LMHeadModel(t.GPT2Config(vocab_size=WORDS, n_positions=24, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS)).eval()
+        else:
+            model = t.LlamaForCausalLM(t.LlamaConfig(vocab_size=WORDS, hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=LAYERS, num_attention_heads=HEADS, num_key_value_heads=1)).eval()
+
+        def run(x, mask, seen, cache):
+            y = model(**{"input_ids" if x.ndim == 2 else "inputs_embeds": x}, attention_mask=mask, past_key_values=cache, use_cache=cache is not None)
+            return y.logits, y.past_key_values
+        return model, model.get_input_embeddings(), run, "text-generation-with-past", 24 if which == "gpt2" else 0
+    return make
+
+
 def export(model, task, folder):
     from optimum.exporters.onnx import main_export
     model.save_pretrained(folder / "model")
@@ -55,18 +70,40 @@ def export(model, task, folder):
     return folder / "onnx"
 
 
-def case(table, run, past, window, cross):
+def case(table, run, past, window, cached, **more):
     exporters.SMALL = WIDTH
-    c = exporters.Decoder(nn.Identity(), lambda _, *args: run(*args), table, LAYERS, HEADS, WIDTH // HEADS, encoder=True, past=past, window=window, cross=True)
+    more = {"heads": HEADS, "encoder": True, "cross": True, **more}
+    c = exporters.Decoder(nn.Identity(), lambda _, *args: run(*args), table, LAYERS, width=WIDTH // HEADS, past=past, window=window, **more)
     c.inputs["input_ids"] %= WORDS
-    if cross:  # keys and values of the encoder's states, which a step with a cache takes in their place
+    if cached:  # keys and values of the encoder's states, which a step with a cache takes in their place
         _, cache = run(c.inputs["input_ids"], None, c.inputs["encoder_hidden_states"], c.cache([]))
         for i, layer in enumerate(cache.cross_attention_cache.layers):
             c.crossed = {**getattr(c, "crossed", {}), f"past_key_values.{i}.encoder.key": layer.keys, f"past_key_values.{i}.encoder.value": layer.values}
     return c
 
 
+def write(to, file, case, given, more, note):
+    inputs, found = case.reference()
+    to.mkdir(parents=True, exist_ok=True)
+    shutil.copy(file, to / "model.onnx")
+    exporters.strip(to / "model.onnx")
+    plain = lambda d: {k: v.detach().numpy() for k, v in d.items()}
+    np.savez(to / "inputs.npz", **plain(given), **plain(inputs))
+    np.savez(to / "gradients.npz", **plain(found))
+    (to / "meta.json").write_text(json.dumps({"kind": "decoder", "output": "logits", **case.meta(), **more, "note": note}, indent=1))
+    print("made", to.name)
+
+
 def main(out):
+    out = pathlib.Path(out)
+    for which, heads in (("gpt2", HEADS), ("llama", 1)):
+        model, table, run, task, window = language_model(which)()
+        for p in model.parameters():
+            p.requires_grad_(False)
+        with tempfile.TemporaryDirectory() as folder:
+            c = case(table, run, 3, window, False, heads=heads, encoder=False, cross=False, mask=True)
+            given = {**c.inputs, "position_ids": torch.arange(3, 10).expand(2, -1)}
+            write(out / f"prefix_optimum_{which}", export(model, task, pathlib.Path(folder)) / "model.onnx", c, given, {}, f"{model.__class__.__name__}, optimum, model.onnx")
     for make, base in ((captioner, "prefix_optimum_vitgpt2"), (translator, "prefix_optimum_t5")):
         model, table, run, task, window = make()
         for p in model.parameters():
@@ -78,20 +115,11 @@ def main(out):
                     (base + "_merged", "decoder_model_merged", 0, {"pinned": {"use_cache_branch": False}}),
                     (base + "_merged_past", "decoder_model_merged", 3, {"pinned": {"use_cache_branch": True}})):
                 c = case(table, run, past, window, base.endswith("t5") and past > 0)
-                inputs, found = c.reference()
                 given = {**c.inputs, **getattr(c, "crossed", {})}
                 if base.endswith("t5"):
                     given = {(n.replace(".key", ".decoder.key").replace(".value", ".decoder.value") if "encoder" not in n else n): x for n, x in given.items()}
                     given["encoder_attention_mask"] = torch.ones(2, 9, dtype=torch.long)
-                to = pathlib.Path(out) / name
-                to.mkdir(parents=True, exist_ok=True)
-                shutil.copy(files / f"{file}.onnx", to / "model.onnx")
-                exporters.strip(to / "model.onnx")
-                plain = lambda d: {k: v.detach().numpy() for k, v in d.items()}
-                np.savez(to / "inputs.npz", **plain(given), **plain(inputs))
-                np.savez(to / "gradients.npz", **plain(found))
-                (to / "meta.json").write_text(json.dumps({"kind": "decoder", "output": "logits", **c.meta(), **more, "note": f"{model.__class__.__name__}, optimum, {file}.onnx"}, indent=1))
-                print("made", name)
+                write(out / name, files / f"{file}.onnx", c, given, more, f"{model.__class__.__name__}, optimum, {file}.onnx")
 
 
 if __name__ == "__main__":
