@@ -3,7 +3,7 @@
 Usage: evaluate.py WORK OUT.json [SEEDS [TASKS]]
 Reads the trained towers and the clean view of WORK/tokens0.npy; figures are percent. TASKS is a comma list.
 OpenMoji, stamps and Fashion-MNIST were never trained on; `novel` concepts were never trained on in any style. Starts, steps and
-rates of the few-shot methods are the first trial's, that its figures can be laid beside these.
+rates of the few-shot methods are an earlier trial's, that its figures can be laid beside these.
 """
 import json, math, random, sys
 
@@ -218,7 +218,6 @@ def few_shot(s, p, task, seeds):
         for seed in range(seeds):
             rng = np.random.default_rng(seed)
             rows = torch.from_numpy(np.concatenate([rng.permutation(np.flatnonzero(labels.numpy() == c))[:shots] for c in range(len(names))]))
-            torch.manual_seed(seed)
             x, t, y = pooled[rows], pool[rows], labels[rows]
             for method, run in dict(
                 probe=lambda: probe(x, y, tested, len(names)),
@@ -227,13 +226,14 @@ def few_shot(s, p, task, seeds):
                 vpt_shallow=lambda: vpt(s, names, t, y, tests, 1),
                 vpt_deep=lambda: vpt(s, names, t, y, tests, vision.BLOCKS),
             ).items():
+                torch.manual_seed(seed)
                 found.setdefault(method, []).append(score(run()))
         result["shots"][shots] = {m: [round(float(np.mean(v)), 1), round(float(np.std(v)), 1)] for m, v in found.items()}
         print(task, shots, result["shots"][shots], flush=True)
     return result
 
 
-def main(work, out, seeds=3, tasks=",".join(TASKS)):
+def main(work, out, seeds=8, tasks=",".join(TASKS)):
     torch.set_num_threads(1)
     s, p = Starter(work), Pictures(work)
     figures = dict(zero_shot=zero_shot(s, p), few_shot={})

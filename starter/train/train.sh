@@ -33,5 +33,5 @@ image_tower
 wait "$text"
 
 "$py" export.py "$work" "$here/../bundle"
-"$py" evaluate.py "$work" "$here/../figures.json" 3
+"$py" evaluate.py "$work" "$here/../figures.json" 8
 "$py" demo.py "$work" "$here/../demo"
