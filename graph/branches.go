@@ -250,7 +250,10 @@ func (g *Graph) collectIdentities(original map[*Value]*Value) {
 		case here[x.Def] && !output[x]:
 			original[x] = y
 			replaceIn(x.Def.Outputs, x, y)
-			y.Def, y.Type, y.Shape = x.Def, x.Type, x.Shape
+			y.Def = x.Def
+			if x.Type != Undefined { // else what the file declares of the output holds
+				y.Type, y.Shape = x.Type, x.Shape
+			}
 		default:
 			kept, here[n] = append(kept, n), true
 		}

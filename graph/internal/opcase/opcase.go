@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/foretoken/foretoken/graph"
-	"github.com/foretoken/foretoken/internal/rng"
 )
 
 // Case is one use of an operator.
@@ -199,7 +198,7 @@ func (c Case) Grown() (grown Case, before, after map[string]int64, ok bool) {
 			}
 		}
 		grown.In[i] = o
-		if n := int(graph.Count(o.dims)); o.kind == integers && len(o.ints) != n || o.fill != nil && o.kind != integers && len(o.fill(rng.New(1, "grown"), n)) != n {
+		if n := int(graph.Count(o.dims)); o.kind == integers && len(o.ints) != n || o.fill != nil && o.kind != integers && len(o.fill(rand.New(rand.NewPCG(1, 1)), n)) != n {
 			return c, nil, nil, false
 		}
 	}
