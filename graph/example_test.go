@@ -59,3 +59,38 @@ func ExampleImageTower_WithPrompts() {
 	// visual.0 [1,2,8]
 	// visual.1 [1,2,8]
 }
+
+// The gradients of a loss by the prompts of every block become outputs beside the loss.
+func ExampleBuilder_Gradient() {
+	g, err := tinyImageTower()
+	if err != nil {
+		log.Fatal(err)
+	}
+	tower, err := graph.FindImageTower(g, "image_embeds")
+	if err != nil {
+		log.Fatal(err)
+	}
+	prompted, err := tower.WithPrompts(graph.ImagePromptOptions{Tokens: 2, Depth: 3})
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = prompted.Build(func(b *graph.Builder) {
+		y, prompts := prompted.Output("image_embeds"), prompted.Inputs[1:]
+		loss := b.Output("loss", b.Sum(b.Mul(y, y), false, 0, 1))
+		for i, d := range b.Gradient([]*graph.Value{loss}, nil, prompts) {
+			b.Output("d."+prompts[i].Name, d)
+		}
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, v := range prompted.Outputs {
+		fmt.Println(v.Name, v.Shape)
+	}
+	// Output:
+	// image_embeds [batch,5]
+	// loss []
+	// d.visual.0 [1,2,8]
+	// d.visual.1 [1,2,8]
+	// d.visual.2 [1,2,8]
+}
