@@ -1,18 +1,19 @@
 """Measure the starter: zero-shot on what was held out, and few-shot prompts against a linear probe.
 
-Usage: evaluate.py WORK OUT.json [SEEDS [TASKS]]
-Reads the trained towers and the clean view of WORK/tokens0.npy; figures are percent. TASKS is a comma list.
+Usage: evaluate.py WORK BUNDLE OUT.json [SEEDS [TASKS]]
+Reads the bundle's weights and the clean view of the pictures in WORK/tokens0.npy; figures are percent. TASKS is a comma list.
 OpenMoji, stamps and Fashion-MNIST were never trained on; `novel` concepts were never trained on in any style. Starts, steps and
 rates of the few-shot methods are an earlier trial's, that its figures can be laid beside these.
 """
-import json, math, random, sys
+import json, math, random, re, sys
 
 import numpy as np
+import onnx
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer
 
 import demo
-import export
 import teacher
 import text
 import tokens
@@ -23,15 +24,29 @@ STAMP_FOLDERS = "animals clothes food household plants seasonal symbols town veh
 STAMP_NAMES = "animals,clothing,food,household objects,plants and flowers,seasonal holidays,symbols,buildings in a town,vehicles".split(",")
 
 
-class Starter:
-    """Both towers, with the places where prompts enter."""
+def weights(path, prefix):
+    """A tower's state dict, from the ONNX file that export.py made of it. The exporter names each node after its module,
+    keeps the names of biases and norms, and writes a linear layer's weight transposed, as a constant of its own."""
+    graph = onnx.load(path).graph
+    held = {w.name.removesuffix("_fp16"): torch.from_numpy(onnx.numpy_helper.to_array(w).astype(np.float32)) for w in graph.initializer}
+    found = {name.removeprefix(prefix): w for name, w in held.items() if name.startswith(prefix)}
+    for node in graph.node:
+        module, _, op = node.name.strip("/").replace("/", ".").rpartition(".")
+        if op == "MatMul" and node.input[1] in held:
+            found[module.removeprefix(prefix) + ".weight"] = held[node.input[1]].T
+    return found
 
-    def __init__(self, work):
-        saved = torch.load(f"{work}/vision.pt")
-        self.tower, self.scale = vision.Tower().eval().requires_grad_(False), saved["scale"]
-        self.tower.load_state_dict(saved["tower"])
-        self.words = export.TextTower(work).eval().requires_grad_(False).model
-        self.tok = text.Tokenizer.from_file(f"{work}/tokenizer.json")
+
+class Starter:
+    """Both towers of a bundle, with the places where prompts enter."""
+
+    def __init__(self, bundle):
+        self.tower, self.words = vision.Tower(), text.build()
+        for module, file, prefix in ((self.tower, "vision_model", "tower."), (self.words, "text_model", "model.")):
+            module.load_state_dict(weights(f"{bundle}/onnx/{file}.onnx", prefix))
+            module.eval().requires_grad_(False)
+        self.scale = float(re.search(r"logit_scale: (.+)", open(f"{bundle}/foretoken.yaml").read())[1])
+        self.tok = Tokenizer.from_file(f"{bundle}/tokenizer.json")
 
     def texts(self, lines, context=None):
         """Unit vectors [n,128]; context [M,256] or [n,M,256] goes between the start token and the words."""
@@ -233,9 +248,9 @@ def few_shot(s, p, task, seeds):
     return result
 
 
-def main(work, out, seeds=8, tasks=",".join(TASKS)):
+def main(work, bundle, out, seeds=8, tasks=",".join(TASKS)):
     torch.set_num_threads(1)
-    s, p = Starter(work), Pictures(work)
+    s, p = Starter(bundle), Pictures(work)
     figures = dict(zero_shot=zero_shot(s, p), few_shot={})
     for task in filter(None, tasks.split(",")):
         figures["few_shot"][task] = few_shot(s, p, task, seeds)
@@ -246,4 +261,4 @@ def main(work, out, seeds=8, tasks=",".join(TASKS)):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3], *([int(sys.argv[3])] if len(sys.argv) > 3 else []), *sys.argv[4:5])
+    main(*sys.argv[1:4], *map(int, sys.argv[4:5]), *sys.argv[5:6])
