@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"sync"
 
@@ -28,8 +27,14 @@ var Init = sync.OnceValue(func() error {
 	if err != nil {
 		return err
 	}
-	onnx.SetSharedLibraryPath(path)
-	if err := onnx.InitializeEnvironment(onnx.WithLogLevelFatal()); err != nil {
+	// The environment is the process's one, and whoever is first decides on its threads: the
+	// wrapper gets what there is.
+	err = openEnvironment(path, 0)
+	if err == nil {
+		onnx.SetSharedLibraryPath(path)
+		err = onnx.InitializeEnvironment(onnx.WithLogLevelFatal())
+	}
+	if err != nil {
 		return errs.New(errs.Unavailable, "%s is not an ONNX Runtime library of version 1.24 or newer (%w): run `make setup`, or set FORETOKEN_ORT_LIB to one", path, err)
 	}
 	return nil
@@ -71,22 +76,39 @@ func candidates() []string {
 
 // Options are a session's settings.
 type Options struct {
-	// Threads is how many cores one node may use; 0 is all of them.
+	// Weights, where set, are shared with the other sessions that are given them. Such sessions
+	// run on the process's one pool of threads.
+	Weights *Weights
+	// Threads is how many cores one node may use in a session that shares no weights; 0 is all
+	// of them.
 	Threads int
+	// Deterministic asks kernels for the same bits in every run. Only sessions with shared
+	// weights can be asked.
+	Deterministic bool
+}
+
+// folderKey is the session setting for where external data lies, of a model that is no file.
+const folderKey = "session.model_external_initializers_file_folder_path"
+
+// engine is what a session runs on: onnxruntime_go's session or one of our own.
+type engine interface {
+	// run computes the outputs, in their order: into those of out that are not nil.
+	run(ctx context.Context, in, out []*graph.Tensor) ([]*graph.Tensor, error)
+	close() error
 }
 
 // Session runs one graph. It is safe for concurrent use.
 type Session struct {
 	mu      sync.RWMutex // Close waits for runs
-	session *onnx.DynamicAdvancedSession
+	engine  engine       // nil when closed
 	inputs  []*graph.Value
-	outputs []string
+	outputs []*graph.Value
 	scalars map[string]bool // outputs of rank 0
 }
 
 // NewSession prepares a graph, which it leaves as it is. Weights that lie in files are read
 // from there by the runtime, not through Go memory. A graph that the runtime refuses is an
-// error of kind [errs.Unsupported].
+// [ErrLoad] of kind [errs.Unsupported].
 func NewSession(g *graph.Graph, o Options) (*Session, error) {
 	if err := Init(); err != nil {
 		return nil, err
@@ -100,24 +122,27 @@ func NewSession(g *graph.Graph, o Options) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	settings, err := options(o, dir)
+	s := &Session{inputs: slices.Clone(g.Inputs), outputs: slices.Clone(g.Outputs), scalars: scalars}
+	switch {
+	case o.Weights != nil:
+		s.engine, err = newShared(fit, model, dir, names(g.Inputs), names(g.Outputs), o)
+	case o.Deterministic:
+		err = errs.New(errs.Invalid, "a session that shares no weights can't be deterministic: set Options.Weights")
+	default:
+		s.engine, err = newWrapped(model, dir, names(g.Inputs), names(g.Outputs), o)
+	}
 	if err != nil {
 		return nil, err
 	}
-	defer settings.Destroy()
-	s := &Session{inputs: slices.Clone(g.Inputs), scalars: scalars}
-	names := make([]string, len(g.Inputs))
-	for i, v := range g.Inputs {
-		names[i] = v.Name
-	}
-	for _, v := range g.Outputs {
-		s.outputs = append(s.outputs, v.Name)
-	}
-	s.session, err = onnx.NewDynamicAdvancedSessionWithONNXData(model, names, s.outputs, settings)
-	if err != nil {
-		return nil, errs.New(errs.Unsupported, "ONNX Runtime refuses the graph: %w", err)
-	}
 	return s, nil
+}
+
+func names(values []*graph.Value) []string {
+	out := make([]string, len(values))
+	for i, v := range values {
+		out[i] = v.Name
+	}
+	return out
 }
 
 // dataDir is the folder that the graph's weights lie in: the model's own.
@@ -129,44 +154,16 @@ func dataDir(g *graph.Graph) string {
 	return dir
 }
 
-func options(o Options, dir string) (*onnx.SessionOptions, error) {
-	s, err := onnx.NewSessionOptions()
-	if err != nil {
-		return nil, err
-	}
-	settings := []func() error{
-		func() error { return s.SetIntraOpNumThreads(o.Threads) },
-		func() error { return s.SetInterOpNumThreads(1) },
-		// Without the arena a step on ViT-B/16 takes a tenth longer and its peak grows from 2.6 to
-		// 4.0 GB in six steps; with memory patterns it peaks at 3.4 GB.
-		func() error { return s.SetCpuMemArena(true) },
-		func() error { return s.SetMemPattern(false) },
-		func() error { return s.SetLogSeverityLevel(onnx.LoggingLevelFatal) },
-	}
-	if dir != "" {
-		settings = append(settings, func() error {
-			return s.AddSessionConfigEntry("session.model_external_initializers_file_folder_path", dir)
-		})
-	}
-	for _, set := range settings {
-		if err := set(); err != nil {
-			s.Destroy()
-			return nil, err
-		}
-	}
-	return s, nil
-}
-
 // Close frees the session when the runs under way have ended. Later runs are errors; closing
 // twice is not.
 func (s *Session) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.session == nil {
+	if s.engine == nil {
 		return nil
 	}
-	err := s.session.Destroy()
-	s.session = nil
+	err := s.engine.close()
+	s.engine = nil
 	return err
 }
 
@@ -176,152 +173,138 @@ func (s *Session) Inputs() []*graph.Value { return s.inputs }
 // Run computes all outputs. Inputs are read in place and must stay unchanged until Run
 // returns; outputs are the caller's. Half-float outputs come back as floats. When ctx ends, the
 // run stops after the node it is at and Run returns ctx's error. Inputs that are missing,
-// unknown, or of another type or shape than the graph's are errors of kind [errs.Invalid].
+// unknown, or of another type or shape than the graph's are errors of kind [errs.Invalid];
+// what fails in the runtime is an [ErrRun].
 func (s *Session) Run(ctx context.Context, in map[string]*graph.Tensor) (map[string]*graph.Tensor, error) {
+	return s.RunInto(ctx, in, nil)
+}
+
+// RunInto is Run with outputs that the caller has allocated: those that out names are written
+// over its elements, and are what is returned for them. Their types and shapes are those that
+// the run comes to; another is an error. After an error what they hold is undefined.
+func (s *Session) RunInto(ctx context.Context, in, out map[string]*graph.Tensor) (map[string]*graph.Tensor, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.session == nil {
+	if s.engine == nil {
 		return nil, errs.New(errs.Internal, "the session is closed")
 	}
-	values, err := s.bind(in)
-	defer destroy(values)
+	inputs, err := s.inOrder(in)
 	if err != nil {
 		return nil, err
 	}
-	outputs := make([]onnx.Value, len(s.outputs))
-	defer func() { destroy(outputs) }()
-	run, err := onnx.NewRunOptions()
+	outputs, err := s.targets(out)
 	if err != nil {
 		return nil, err
 	}
-	defer run.Destroy()
-	stopped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(stopped)
-		run.Terminate()
-	})
-	err = s.session.RunWithOptions(values, outputs, run)
-	if !stop() {
-		<-stopped // Terminate must not meet freed options
-	}
+	results, err := s.engine.run(ctx, inputs, outputs)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ONNX Runtime: %w", err)
+		return nil, err
 	}
-	return s.collect(outputs)
+	named := make(map[string]*graph.Tensor, len(results))
+	for i, t := range results {
+		name := s.outputs[i].Name
+		if s.scalars[name] {
+			t.Dims = []int64{}
+		}
+		named[name] = t
+	}
+	return named, nil
 }
 
-// bind wraps the inputs for the runtime, checked against what the graph wants.
-func (s *Session) bind(in map[string]*graph.Tensor) ([]onnx.Value, error) {
+// untilDone runs, and calls terminate should ctx end meanwhile. Terminate is not running any more
+// when it returns.
+func untilDone(ctx context.Context, terminate func(), run func() error) error {
+	terminated := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(terminated)
+		terminate()
+	})
+	err := run()
+	if !stop() {
+		<-terminated
+	}
+	return err
+}
+
+// inOrder checks the inputs against what the graph wants.
+func (s *Session) inOrder(in map[string]*graph.Tensor) ([]*graph.Tensor, error) {
 	for name := range in {
 		if !slices.ContainsFunc(s.inputs, func(v *graph.Value) bool { return v.Name == name }) {
 			return nil, errs.New(errs.Invalid, "the graph has no input %q", name)
 		}
 	}
-	var values []onnx.Value
-	for _, want := range s.inputs {
+	tensors := make([]*graph.Tensor, len(s.inputs))
+	for i, want := range s.inputs {
 		t := in[want.Name]
-		if err := check(want, t); err != nil {
-			return values, err
+		if t == nil {
+			return nil, errs.New(errs.Invalid, "input %q is missing", want.Name)
 		}
-		data, err := t.Bytes()
-		if err != nil {
-			return values, err
+		if err := check(fmt.Sprintf("input %q", want.Name), want.Type, want.Shape, t); err != nil {
+			return nil, err
 		}
-		if len(data) == 0 {
-			data = make([]byte, 8) // the wrapper takes the first element's address
-		}
-		dims := t.Dims
-		if len(dims) == 0 {
-			dims = []int64{1} // see adapt
-		}
-		v, err := onnx.NewCustomDataTensor(onnx.NewShape(dims...), data, onnx.TensorElementDataType(t.Type))
-		if err != nil {
-			return values, fmt.Errorf("input %q: %w", want.Name, err)
-		}
-		values = append(values, v)
+		tensors[i] = t
 	}
-	return values, nil
+	return tensors, nil
 }
 
-func check(want *graph.Value, t *graph.Tensor) error {
-	if t == nil {
-		return errs.New(errs.Invalid, "input %q is missing", want.Name)
+// targets are the outputs' tensors, nil for those that the caller has not allocated.
+func (s *Session) targets(out map[string]*graph.Tensor) ([]*graph.Tensor, error) {
+	tensors := make([]*graph.Tensor, len(s.outputs))
+	found := 0
+	for i, v := range s.outputs {
+		t := out[v.Name]
+		if t == nil {
+			continue
+		}
+		found++
+		as := v.Type
+		if as == graph.Float16 || as == graph.BFloat16 {
+			as = graph.Float
+		}
+		what := fmt.Sprintf("the tensor for output %q", v.Name)
+		if err := check(what, as, v.Shape, t); err != nil {
+			return nil, err
+		}
+		if !t.InMemory() {
+			return nil, errs.New(errs.Invalid, "%s lies in a file", what)
+		}
+		tensors[i] = t
 	}
-	if t.Type != want.Type {
-		return errs.New(errs.Invalid, "input %q is %s, wants %s", want.Name, t.Type, want.Type)
+	if found < len(out) {
+		return nil, errs.New(errs.Invalid, "the graph has %d of the %d outputs that were allocated", found, len(out))
 	}
-	if want.Shape == nil {
+	return tensors, nil
+}
+
+// check compares a tensor with a type and a shape, where that is known.
+func check(what string, as graph.DataType, shape graph.Shape, t *graph.Tensor) error {
+	if t.Type != as {
+		return errs.New(errs.Invalid, "%s is %s, wants %s", what, t.Type, as)
+	}
+	if shape == nil {
 		return nil
 	}
-	ok := len(t.Dims) == len(want.Shape)
+	ok := len(t.Dims) == len(shape)
 	for i := 0; ok && i < len(t.Dims); i++ {
-		n, known := want.Shape[i].Int()
+		n, known := shape[i].Int()
 		ok = !known || n == t.Dims[i]
 	}
 	if !ok {
-		return errs.New(errs.Invalid, "input %q has shape %v, wants %s", want.Name, t.Dims, want.Shape)
+		return errs.New(errs.Invalid, "%s has shape %v, wants %s", what, t.Dims, shape)
 	}
 	return nil
 }
 
-// collect names the outputs.
-func (s *Session) collect(values []onnx.Value) (map[string]*graph.Tensor, error) {
-	out := make(map[string]*graph.Tensor, len(values))
-	for i, v := range values {
-		name := s.outputs[i]
-		t := tensor(v)
-		if t == nil {
-			return nil, errs.New(errs.Unsupported, "output %q is of a type that is not read (%T)", name, v)
-		}
-		if s.scalars[name] {
-			t.Dims = []int64{}
-		}
-		out[name] = t
+// edgeDims are a tensor's dims where it enters or leaves the runtime; see adapt.
+func edgeDims(t *graph.Tensor) []int64 {
+	if len(t.Dims) == 0 {
+		return []int64{1}
 	}
-	return out, nil
-}
-
-// tensor takes over an output's elements, which lie in Go's memory. It is nil for a type that
-// is not read.
-func tensor(v onnx.Value) *graph.Tensor {
-	dims := v.GetShape()
-	switch t := v.(type) {
-	case *onnx.Tensor[float32]:
-		return graph.NewTensor(t.GetData(), dims...)
-	case *onnx.Tensor[float64]:
-		return graph.NewTensor(t.GetData(), dims...)
-	case *onnx.Tensor[int64]:
-		return graph.NewTensor(t.GetData(), dims...)
-	case *onnx.Tensor[int32]:
-		return graph.NewTensor(t.GetData(), dims...)
-	case *onnx.Tensor[int16]:
-		return graph.NewTensor(t.GetData(), dims...)
-	case *onnx.Tensor[int8]:
-		return graph.NewTensor(t.GetData(), dims...)
-	case *onnx.Tensor[uint8]:
-		return graph.NewTensor(t.GetData(), dims...)
-	case *onnx.Tensor[uint16]:
-		return graph.NewTensor(t.GetData(), dims...)
-	case *onnx.Tensor[uint32]:
-		return graph.NewTensor(t.GetData(), dims...)
-	case *onnx.Tensor[uint64]:
-		return graph.NewTensor(t.GetData(), dims...)
-	case *onnx.Tensor[bool]:
-		return graph.NewTensor(t.GetData(), dims...)
-	}
-	return nil
-}
-
-func destroy(values []onnx.Value) {
-	for _, v := range values {
-		if v != nil && !reflect.ValueOf(v).IsNil() { // the wrapper leaves typed nils where a run failed
-			v.Destroy()
-		}
-	}
+	return t.Dims
 }

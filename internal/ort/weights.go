@@ -1,0 +1,111 @@
+package ort
+
+// #include "capi.h"
+import "C"
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/foretoken/foretoken/graph"
+	"github.com/foretoken/foretoken/internal/errs"
+)
+
+// Weights are what the sessions of a model share: its files, mapped into memory once, and the forms
+// that kernels repack weights into, once for all sessions that use them in the same way. They are
+// safe for concurrent use.
+type Weights struct {
+	packed *C.OrtPrepackedWeightsContainer
+
+	mu    sync.Mutex
+	users int // sessions, and who made it
+	open  bool
+	files map[string][]byte // mapped, by path
+}
+
+// NewWeights returns weights that no session shares yet.
+func NewWeights() (*Weights, error) {
+	if err := Init(); err != nil {
+		return nil, err
+	}
+	w := &Weights{users: 1, open: true, files: map[string][]byte{}}
+	return w, failed(ErrLoad, C.ft_container(&w.packed))
+}
+
+// Close frees the weights when the last session that shares them is closed. New sessions are
+// errors; closing twice is not.
+func (w *Weights) Close() {
+	w.mu.Lock()
+	open := w.open
+	w.open = false
+	w.mu.Unlock()
+	if open {
+		w.release()
+	}
+}
+
+func (w *Weights) acquire() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.open {
+		return errs.New(errs.Internal, "the model's weights are closed")
+	}
+	w.users++
+	return nil
+}
+
+func (w *Weights) release() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.users--
+	if w.users > 0 {
+		return
+	}
+	C.ft_release_container(w.packed)
+	for _, b := range w.files {
+		syscall.Munmap(b)
+	}
+}
+
+// bytes are a source's bytes in its mapped file. They are valid while a user of w holds it.
+func (w *Weights) bytes(s *graph.Source) ([]byte, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	file, ok := w.files[s.Path]
+	if !ok {
+		var err error
+		if file, err = mapFile(s.Path); err != nil {
+			return nil, fmt.Errorf("weights: %w", err)
+		}
+		w.files[s.Path] = file
+	}
+	if s.Offset+s.Length > int64(len(file)) {
+		return nil, errs.New(errs.Conflict, "%s has %d bytes; a weight lies at %d to %d: the file was changed since the model was loaded", s.Path, len(file), s.Offset, s.Offset+s.Length)
+	}
+	return file[s.Offset:][:s.Length:s.Length], nil
+}
+
+func mapFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return syscall.Mmap(int(f.Fd()), 0, int(info.Size()), syscall.PROT_READ, syscall.MAP_SHARED)
+}
+
+// forget lets the system take back the pages of the files: what kernels have repacked is not read
+// again, and the rest comes back when it is.
+func (w *Weights) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, b := range w.files {
+		syscall.Madvise(b, syscall.MADV_DONTNEED)
+	}
+}
