@@ -1,6 +1,9 @@
 package graph
 
-import "maps"
+import (
+	"maps"
+	"slices"
+)
 
 // ScaleGradient makes the operator's rule give its gradients times by, until the function that
 // it returns is called: a rule with an error in it, for checks that have to find it.
@@ -40,3 +43,9 @@ func (d Dim) At(sizes map[string]int64) (int64, bool) {
 
 // IsWrittenOut says whether the operator has a decomposition.
 func IsWrittenOut(op string) bool { return decompositions[op] != nil }
+
+// WrittenOut lists the operators that have a decomposition.
+func WrittenOut() []string { return slices.Sorted(maps.Keys(decompositions)) }
+
+// Converted lists the operators that had other forms in older opsets.
+func Converted() []string { return slices.Sorted(maps.Keys(conversions)) }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,13 +41,28 @@ func TestEveryGradientAgreesWithDifferences(t *testing.T) {
 	}
 }
 
+// TestGradientsPassFusedOperators checks what loading makes of fused operators, of quantised ones and of those in the
+// forms of older opsets. Each of them has a case.
 func TestGradientsPassFusedOperators(t *testing.T) {
-	for _, c := range opcase.Fused {
+	covered := map[string]bool{}
+	for _, c := range slices.Concat(opcase.Fused, opcase.Old) {
+		covered[c.Op] = covered[c.Op] || len(c.Wrt()) > 0
 		t.Run(c.String(), func(t *testing.T) {
 			if err := checkGradient(c); err != nil {
 				t.Error(err)
 			}
 		})
+	}
+	for _, op := range graph.WrittenOut() {
+		if !covered[op] {
+			t.Errorf("operator %s is written out as others and has no case in opcase with a gradient", op)
+		}
+	}
+	rows := graph.Operators()
+	for _, op := range graph.Converted() {
+		if rows[op] && !covered[op] {
+			t.Errorf("operator %s has older forms and no case of them in opcase", op)
+		}
 	}
 }
 

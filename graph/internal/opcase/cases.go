@@ -19,7 +19,7 @@ const (
 )
 
 // All lists the uses of every operator that package graph has a row for.
-var All = join(elementwise, extremes, comparisons, activations, norms, reductions, layouts, slices, indices, products, convolutions, shapes, contents)
+var All = join(elementwise, extremes, comparisons, activations, norms, reductions, layouts, windows, indices, products, convolutions, shapes, contents)
 
 func join(lists ...[]Case) []Case {
 	var all []Case
@@ -231,7 +231,7 @@ var layouts = []Case{
 	{Op: "Resize", Name: "an image of free size", In: []Operand{F("b=1 1 h=3 w=4"), None(), Values("4", 1, 1, 2, 2).Single()}, Attrs: attrs{"mode": "linear"}, Refused: "depends on the run"},
 }
 
-var slices = []Case{
+var windows = []Case{
 	{Op: "Slice", Name: "a window", In: []Operand{F("b=2 6"), I("1", 1), I("1", 4), I("1", 1)}},
 	{Op: "Slice", Name: "negative bounds", In: []Operand{F("b=2 6"), I("1", -4), I("1", -1), I("1", -1)}},
 	{Op: "Slice", Name: "to the end", In: []Operand{F("b=2 6"), I("1", 2), I("1", toEnd), I("1", 1)}},

@@ -11,6 +11,8 @@ const msft = "com.microsoft."
 
 // Fused lists uses of operators that loading a graph writes out as others.
 var Fused = join(
+	Quantized,
+	devices,
 	of("any number", []Operand{Apart("b=2 3 8", 0)}, nil, "HardSwish", "HardSigmoid", "LeakyRelu", "Elu", "Mish", msft+"Gelu", msft+"FastGelu", msft+"QuickGelu"),
 	of("with parameters", []Operand{Apart("b=2 3 8", 0)}, attrs{"alpha": float32(0.3)}, "LeakyRelu", "Elu", "HardSigmoid", msft+"QuickGelu"),
 	of("values of both signs", []Operand{Apart("b=2 3 8", 0)}, nil, "Celu", "Selu", "Softsign"),
@@ -62,7 +64,8 @@ var Fused = join(
 	[]Case{
 		{Op: "DequantizeLinear", Name: "one scale", In: []Operand{I("2 3", 0, 5, 255, 128, 7, 9).Bytes(graph.Uint8).Fed(), Positive("").Const(), I("", 127).Bytes(graph.Uint8)}},
 		{Op: "DequantizeLinear", Name: "a scale for each column", In: []Operand{I("2 3", 0, 5, -128, 127, 7, -9).Bytes(graph.Int8).Fed(), Positive("3").Const(), I("3", 1, 0, -3).Bytes(graph.Int8)}},
-		{Op: "DequantizeLinear", Name: "in blocks", In: []Operand{I("2 4", 0, 5, 255, 128, 7, 9, 1, 2).Bytes(graph.Uint8), Positive("2 2").Held(), I("2 2", 1, 2, 3, 4).Bytes(graph.Uint8)}, Attrs: attrs{"axis": yes, "block_size": int64(2)}, Opset: 21},
+		{Op: "DequantizeLinear", Name: "in blocks", In: []Operand{I("2 4", 0, 5, 255, 128, 7, 9, 1, 2).Bytes(graph.Uint8), Positive("2 2"), I("2 2", 1, 2, 3, 4).Bytes(graph.Uint8)}, Attrs: attrs{"axis": yes, "block_size": int64(2)}, Opset: 21},
+		{Op: msft + "DequantizeLinear", Name: "one scale", In: []Operand{I("2 3", 0, 5, 255, 128, 7, 9).Bytes(graph.Uint8).Fed(), Positive(""), I("", 127).Bytes(graph.Uint8)}},
 		{Op: msft + "MatMulNBits", Name: "4 bits, the middle for zero", In: []Operand{F("b=2 20"), nibbles(3, 2, 8), Positive("6").Const()}, Attrs: attrs{"K": int64(20), "N": int64(3), "bits": int64(4), "block_size": int64(16)}},
 		{Op: msft + "MatMulNBits", Name: "4 bits, zero points", In: []Operand{F("b=2 32"), nibbles(3, 2, 8), Positive("6").Const(), nibbles(3)}, Attrs: attrs{"K": int64(32), "N": int64(3), "bits": int64(4), "block_size": int64(16)}},
 		{Op: msft + "MatMulNBits", Name: "8 bits", In: []Operand{F("b=2 32"), nibbles(3, 1, 32), Positive("3").Const()}, Attrs: attrs{"K": int64(32), "N": int64(3), "bits": int64(8), "block_size": int64(32)}},
@@ -101,6 +104,43 @@ var Fused = join(
 		{Op: msft + "MultiHeadAttention", Name: "with biases", In: []Operand{F("b=2 3 8"), F("b=2 5 8"), F("b=2 5 8"), F("24")}, Attrs: attrs{"num_heads": int64(4), "scale": float32(0.3)}},
 	},
 )
+
+// devices lists uses of operators that ONNX Runtime has kernels for on other devices than the CPU.
+var devices = []Case{
+	{Op: msft + "BiasAdd", Name: "a bias and a skip", In: []Operand{F("2 3 8"), F("8"), F("2 3 8")}, Lacking: "a kernel", Instead: func(c *Chain, x []*graph.Value) *graph.Value {
+		return c.Op("Sum", nil, x...)
+	}},
+	{Op: msft + "BiasSoftmax", Name: "the last axis", In: []Operand{F("b=2 3 4"), F("b=2 1 4")}, Attrs: attrs{"axis": int64(2), "is_inner_broadcast": no}, Lacking: "a kernel", Instead: func(c *Chain, x []*graph.Value) *graph.Value {
+		return c.Op("Softmax", nil, c.Op("Add", nil, x...))
+	}},
+	{Op: msft + "BiasSplitGelu", Name: "halves", In: []Operand{F("2 3 8"), F("8")}, Lacking: "a kernel", Instead: func(c *Chain, x []*graph.Value) *graph.Value {
+		half := c.Node("Split", 2, attrs{"axis": int64(-1), "num_outputs": int64(2)}, c.Op("Add", nil, x...))
+		return c.Op("Mul", nil, half[0], c.Op("Gelu", nil, half[1]))
+	}},
+	{Op: msft + "FusedMatMulActivation", Name: "scaled and transposed", In: []Operand{F("3 4"), F("5 4")}, Attrs: attrs{"transB": yes, "alpha": float32(0.5), "activation": "Tanh"}, Lacking: "a kernel", Instead: func(c *Chain, x []*graph.Value) *graph.Value {
+		return c.Op("Tanh", nil, c.Op("Gemm", attrs{"transB": yes, "alpha": float32(0.5)}, x...))
+	}},
+	{Op: msft + "GemmFastGelu", Name: "with a bias", In: []Operand{F("b=2 3 4"), F("4 5"), F("5")}, Lacking: "a kernel", Instead: func(c *Chain, x []*graph.Value) *graph.Value {
+		return c.Op("Gelu", attrs{"approximate": "tanh"}, c.Op("Add", nil, c.Op("MatMul", nil, x[:2]...), x[2]))
+	}},
+	{Op: msft + "GroupNorm", Name: "channels last, an activation behind", In: []Operand{F("2 3 2 6"), F("6"), F("6")}, Attrs: attrs{"groups": int64(3), "activation": yes, "epsilon": float32(0.01)}, Opset: 21, Lacking: "a kernel", Instead: func(c *Chain, x []*graph.Value) *graph.Value {
+		y := groupsLast(c, 0.01, x...)
+		return c.Op("Mul", nil, y, c.Op("Sigmoid", nil, y))
+	}},
+	{Op: msft + "GroupNorm", Name: "channels first", In: []Operand{F("2 6 3 2"), F("6"), F("6")}, Attrs: attrs{"groups": int64(2), "channels_last": no, "activation": no}, Opset: 21, Lacking: "a kernel", Instead: func(c *Chain, x []*graph.Value) *graph.Value {
+		return c.Op("GroupNormalization", attrs{"num_groups": int64(2)}, x...)
+	}},
+	{Op: msft + "SkipGroupNorm", Name: "a skip for all pixels, a bias", In: []Operand{F("2 3 2 6"), F("6"), F("6"), F("2 1 1 6"), F("6")}, Attrs: attrs{"groups": int64(3), "activation": no}, Opset: 21, Lacking: "a kernel", Instead: func(c *Chain, x []*graph.Value) *graph.Value {
+		return groupsLast(c, 1e-5, c.Op("Sum", nil, x[0], x[3], x[4]), x[1], x[2])
+	}},
+}
+
+// groupsLast is GroupNormalization of three groups on [B,H,W,C].
+func groupsLast(c *Chain, epsilon float32, x ...*graph.Value) *graph.Value {
+	first := c.Op("Transpose", attrs{"perm": []int64{0, 3, 1, 2}}, x[0])
+	y := c.Op("GroupNormalization", attrs{"num_groups": int64(3), "epsilon": epsilon}, first, x[1], x[2])
+	return c.Op("Transpose", attrs{"perm": []int64{0, 2, 3, 1}}, y)
+}
 
 // nibbles is a constant of bytes that all differ from their neighbours.
 func nibbles(dims ...int64) Operand {

@@ -7,6 +7,7 @@ package opcase
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,6 +26,15 @@ type Case struct {
 	Refused string
 	// Lacking says what of it ONNX Runtime has no kernel for; "" where it runs it.
 	Lacking string
+	// Instead makes the same of the operands with operators that ONNX Runtime has; nil where ONNX's node
+	// tests stand in for what it lacks.
+	Instead func(c *Chain, x []*graph.Value) *graph.Value
+	// Chain makes the output out of the operands where one node does not: quantised operators take
+	// and give what others have quantised. nil is a node of Op with the operands as they are.
+	Chain func(c *Chain, x []*graph.Value) *graph.Value
+	// Rounding is how far ONNX Runtime, which rounds what is quantised, may be from the loaded graph, which
+	// does not: a part of the largest element. 0 where nothing is rounded.
+	Rounding float64
 }
 
 // kind says what an operand holds.
@@ -158,23 +168,19 @@ func (c Case) Graph(t graph.DataType, r *rand.Rand) (*graph.Graph, map[string]*g
 	if c.Opset != 0 {
 		g.Opset[""] = c.Opset
 	}
-	n := &graph.Node{Op: c.Op, Name: "node of " + c.Op, Attrs: map[string]graph.Attr{}}
-	if at := strings.LastIndexByte(c.Op, '.'); at >= 0 {
-		n.Domain, n.Op = c.Op[:at], c.Op[at+1:]
-		g.Opset[n.Domain] = 1
-	}
-	for name, v := range c.Attrs {
-		n.Attrs[name] = graph.Attr{Value: v}
-	}
-	in := map[string]*graph.Tensor{}
+	in, x := map[string]*graph.Tensor{}, make([]*graph.Value, len(c.In))
 	for i, o := range c.In {
-		n.Inputs = append(n.Inputs, o.value(g, i, t, r, in))
+		x[i] = o.value(g, i, t, r, in)
 	}
-	for i := range max(1, c.Out) {
-		v := &graph.Value{Name: "y" + strconv.Itoa(i), Type: t, Def: n}
-		n.Outputs, g.Outputs = append(n.Outputs, v), append(g.Outputs, v)
+	chain := &Chain{g: g, t: t}
+	if c.Chain != nil {
+		g.Outputs = []*graph.Value{c.Chain(chain, x)}
+	} else {
+		g.Outputs = slices.Clone(chain.Node(c.Op, max(1, c.Out), c.Attrs, x...))
 	}
-	g.Nodes = []*graph.Node{n}
+	for i, y := range g.Outputs {
+		y.Name, y.Type = "y"+strconv.Itoa(i), t
+	}
 	if g.Opset[""] < 18 {
 		return g, in, nil // shapes are inferred in the present forms, after loading
 	}
