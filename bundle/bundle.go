@@ -206,18 +206,23 @@ var (
 	textOutputs  = []string{"text_embeds", "pooler_output", "embeds"}
 )
 
+// ImageFile is the file that holds the image tower, "" where there is none.
+func (b *Bundle) ImageFile() string { return b.first(append(visionFiles, dualFiles...)...) }
+
+// TextFile is the file that holds the text tower, "" where there is none.
+func (b *Bundle) TextFile() string { return b.first(append(textFiles, dualFiles...)...) }
+
 // VisionModel loads the graph that holds the image tower, and names its output.
 func (b *Bundle) VisionModel() (*graph.Graph, string, error) {
-	return b.model("image tower", append(visionFiles, dualFiles...), b.Overrides.ImageOutput, imageOutputs)
+	return b.model("image tower", b.ImageFile(), append(visionFiles, dualFiles...), b.Overrides.ImageOutput, imageOutputs)
 }
 
 // TextModel loads the graph that holds the text tower, and names its output.
 func (b *Bundle) TextModel() (*graph.Graph, string, error) {
-	return b.model("text tower", append(textFiles, dualFiles...), b.Overrides.TextOutput, textOutputs)
+	return b.model("text tower", b.TextFile(), append(textFiles, dualFiles...), b.Overrides.TextOutput, textOutputs)
 }
 
-func (b *Bundle) model(what string, files []string, override string, outputs []string) (*graph.Graph, string, error) {
-	file := b.first(files...)
+func (b *Bundle) model(what, file string, files []string, override string, outputs []string) (*graph.Graph, string, error) {
 	if file == "" {
 		return nil, "", errs.New(errs.Invalid, "bundle %s: no %s: looked for %s", b.Name, what, strings.Join(files, ", "))
 	}

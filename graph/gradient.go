@@ -83,6 +83,11 @@ func (b *backward) seed(y *Value, cotangents []*Value, i int) *Value {
 
 // activeValues are the float values that depend on wrt and on which the outputs depend.
 func activeValues(g *Graph, outputs, wrt []*Value) map[*Value]bool {
+	return onPaths(g, outputs, wrt, func(v *Value) bool { return v.Type.IsFloat() })
+}
+
+// onPaths are the values for which carries holds that depend on wrt and on which the outputs depend.
+func onPaths(g *Graph, outputs, wrt []*Value, carries func(*Value) bool) map[*Value]bool {
 	forward := map[*Value]bool{}
 	for _, v := range wrt {
 		forward[v] = true
@@ -90,7 +95,7 @@ func activeValues(g *Graph, outputs, wrt []*Value) map[*Value]bool {
 	for _, n := range g.Nodes {
 		if slices.ContainsFunc(n.reads(), func(v *Value) bool { return forward[v] }) {
 			for _, v := range n.Outputs {
-				if v != nil && v.Type.IsFloat() && passes(n) {
+				if v != nil && carries(v) && passes(n) {
 					forward[v] = true
 				}
 			}

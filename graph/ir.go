@@ -17,6 +17,8 @@ type Graph struct {
 	IRVersion int64
 	// Metadata is the model's metadata_props.
 	Metadata map[string]string
+	// Exported is what the file held; nil for a graph that was built.
+	Exported *Exported
 
 	fresh int // counter behind names that do not exist yet
 }

@@ -129,6 +129,7 @@ func (l *loader) load(model []byte) (*Graph, error) {
 	}
 	g.countFresh()
 	g.nameConstants()
+	g.Exported = exported(g)
 	if err := canonicalize(g, l.versions); err != nil {
 		return nil, err
 	}

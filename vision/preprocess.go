@@ -2,10 +2,12 @@ package vision
 
 import (
 	"encoding/json"
+	"fmt"
 	"image"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 
 	"github.com/disintegration/imaging"
 
@@ -19,6 +21,7 @@ type Preprocessor struct {
 	resizeW       int
 	resizeH       int
 	cropW, cropH  int // 0: no crop
+	code          int // of the filter, Pillow's
 	filter        imaging.ResampleFilter
 	scale         float64
 	mean, std     [3]float64
@@ -42,6 +45,9 @@ type processorConfig struct {
 
 // filters are Pillow's resampling codes.
 var filters = map[int]imaging.ResampleFilter{0: imaging.NearestNeighbor, 1: imaging.Lanczos, 2: imaging.Linear, 3: imaging.CatmullRom}
+
+// filterNames are Pillow's names of them.
+var filterNames = map[int]string{0: "nearest", 1: "Lanczos", 2: "bilinear", 3: "bicubic"}
 
 // processors are the kinds whose steps are these; centre crop is on by default in CLIP's.
 var processors = map[string]struct{ crop bool }{
@@ -75,7 +81,7 @@ func (p *Preprocessor) readGeometry(c processorConfig, cropDefault bool) error {
 	if !ok {
 		return errs.New(errs.Unsupported, "preprocessor_config.json: resample %d", code)
 	}
-	p.filter = filter
+	p.code, p.filter = code, filter
 	var err error
 	if on(c.DoResize, true) {
 		if p.shortest, p.resizeW, p.resizeH, err = readSize("size", c.Size, true); err != nil {
@@ -138,6 +144,23 @@ func readSize(key string, raw json.RawMessage, resize bool) (shortest, w, h int,
 		return 0, 0, 0, errs.New(errs.Invalid, "preprocessor_config.json: %s is %s", key, raw)
 	}
 	return s.Shortest, s.Width, s.Height, nil
+}
+
+// String says in words what is done to an image.
+func (p *Preprocessor) String() string {
+	var steps []string
+	filter := filterNames[p.code]
+	switch {
+	case p.shortest > 0:
+		steps = append(steps, fmt.Sprintf("shorter side to %d (%s)", p.shortest, filter))
+	case p.resizeW > 0:
+		steps = append(steps, fmt.Sprintf("resize to %d x %d (%s)", p.resizeW, p.resizeH, filter))
+	}
+	if p.cropW > 0 {
+		steps = append(steps, fmt.Sprintf("centre %d x %d", p.cropW, p.cropH))
+	}
+	steps = append(steps, fmt.Sprintf("times %.4g", p.scale), fmt.Sprintf("less %.4g, over %.4g", p.mean, p.std))
+	return strings.Join(steps, ", ")
 }
 
 // Size is the input's height and width.

@@ -100,3 +100,16 @@ func (m *wordLevel) tokenize(piece string, to []wordToken) []wordToken {
 	}
 	return append(to, wordToken{m.unknown(m.unk, piece), m.unk, 0, len(piece)})
 }
+
+// kindOf is the type of a model as tokenizer.json writes it.
+func kindOf(m model) string {
+	switch m.(type) {
+	case *bpe:
+		return "BPE"
+	case *unigram:
+		return "Unigram"
+	case *wordPiece:
+		return "WordPiece"
+	}
+	return "WordLevel"
+}

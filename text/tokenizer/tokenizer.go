@@ -11,6 +11,7 @@ package tokenizer
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -330,6 +331,18 @@ func codePoints(text string) func(int) int {
 	}
 	count[len(text)] = n
 	return func(i int) int { return int(count[i]) }
+}
+
+// String says in words what the file's tokenizer is.
+func (t *Tokenizer) String() string {
+	s := fmt.Sprintf("%s of %d tokens", kindOf(t.model), t.model.size())
+	if n := t.PadLength(); n > 0 {
+		s += fmt.Sprintf(", pads to %d", n)
+	}
+	if n := t.MaxLength(); n > 0 {
+		s += fmt.Sprintf(", cuts at %d", n)
+	}
+	return s
 }
 
 // Around returns the ids of the special tokens that stand before a text and behind it.

@@ -1,0 +1,254 @@
+package inspect
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/foretoken/foretoken/bundle"
+	"github.com/foretoken/foretoken/graph"
+	"github.com/foretoken/foretoken/internal/errs"
+	"github.com/foretoken/foretoken/text"
+	"github.com/foretoken/foretoken/vision"
+)
+
+// Open inspects the bundle in a folder, or a single ONNX file. An error says that there is nothing to
+// inspect; what can't be tuned is no error but among the report's refusals.
+func Open(path string) (*Report, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errs.New(errs.NotFound, "model: %w: name an .onnx file or a folder that holds some", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	in := &inspector{kinds: map[graph.Kind]bool{}, contextStart: 1}
+	in.Name, in.Path, in.Refusals, in.Models = filepath.Base(path), path, []string{}, []Model{}
+	if info.IsDir() {
+		err = in.folder(path)
+	} else {
+		in.Files, in.Bytes = 1, info.Size()
+		err = in.file(filepath.Dir(path), path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	in.Kind = in.kind()
+	return &in.Report, nil
+}
+
+// inspector fills a report.
+type inspector struct {
+	Report
+	kinds        map[graph.Kind]bool // of the outputs found
+	contextStart int                 // the place of context in a text's tokens
+}
+
+func (in *inspector) kind() string {
+	images, texts, words := in.kinds[graph.KindImage], in.kinds[graph.KindText], in.kinds[graph.KindDecoder]
+	switch {
+	case images && words:
+		return "captioner"
+	case words:
+		return "decoder"
+	case images && texts:
+		return "dual encoder"
+	case images:
+		return "image encoder"
+	case texts:
+		return "text encoder"
+	}
+	return "unknown"
+}
+
+// refuse notes why a part can't be tuned; nil is no reason.
+func (in *inspector) refuse(part string, err error) {
+	if err != nil {
+		in.Refusals = append(in.Refusals, part+": "+err.Error())
+	}
+}
+
+// folder inspects a bundle; where the folder is none, each ONNX file in it.
+func (in *inspector) folder(dir string) error {
+	b, err := bundle.Open(dir)
+	if err == nil && b.ImageFile() == "" && b.TextFile() == "" {
+		err = errs.New(errs.Unsupported, "no file of an image or a text tower")
+	}
+	if err != nil {
+		return in.loose(dir, err)
+	}
+	in.Name, in.Type, in.Digest, in.Files = b.Name, b.Config.ModelType, b.Digest, len(b.Files)
+	for _, f := range b.Files {
+		in.Bytes += f.Size
+	}
+	in.LogitScale, in.ScaleFrom, err = b.LogitScale()
+	in.refuse("logit scale", err)
+	in.readPreprocessing(b)
+	in.readTokenizer(b)
+	in.bundleTower(b.ImageFile(), b.VisionModel, func(file string, g *graph.Graph, output string) error {
+		return in.addImage(file, g, output, graph.ImageHints(b.Overrides.Image))
+	}, "image tower", graph.KindImage)
+	in.bundleTower(b.TextFile(), b.TextModel, in.addText, "text tower", graph.KindText)
+	return nil
+}
+
+// bundleTower inspects one of a bundle's towers.
+func (in *inspector) bundleTower(file string, load func() (*graph.Graph, string, error), add adder, what string, kind graph.Kind) {
+	g, output, err := load()
+	if err == nil {
+		in.kinds[kind] = true
+		in.addModel(file, g)
+		err = add(file, g, output)
+	}
+	in.refuse(what, err)
+}
+
+// adder adds what an output of a file's graph is to the report, or says why it can't be tuned.
+type adder func(file string, g *graph.Graph, output string) error
+
+// loose inspects the ONNX files of a folder that is no bundle, for the reason given.
+func (in *inspector) loose(dir string, reason error) error {
+	files, err := bundle.ModelFiles(dir)
+	if err != nil {
+		return err
+	}
+	in.refuse("bundle", reason)
+	for _, path := range files {
+		info, err := os.Stat(path)
+		if err == nil {
+			in.Files, in.Bytes = in.Files+1, in.Bytes+info.Size()
+			err = in.file(dir, path)
+		}
+		in.refuse(filepath.Base(path), err)
+	}
+	return nil
+}
+
+func (in *inspector) readPreprocessing(b *bundle.Bundle) {
+	config, err := os.ReadFile(b.Path("preprocessor_config.json"))
+	if err != nil {
+		in.refuse("images", err)
+		return
+	}
+	p, err := vision.NewPreprocessor(config)
+	if err != nil {
+		in.refuse("images", err)
+		return
+	}
+	in.Preprocessing = p.String()
+}
+
+func (in *inspector) readTokenizer(b *bundle.Bundle) {
+	t, err := text.LoadTokenizer(b.Path("tokenizer.json"))
+	if err != nil {
+		in.refuse("texts", err)
+		return
+	}
+	in.Tokenizer, in.contextStart = t.String(), t.ContextStart()
+}
+
+// file inspects one ONNX file: of the outputs of each kind, the one that looks most like an embedding.
+// An error says that it can't be read.
+func (in *inspector) file(dir, path string) error {
+	g, err := graph.Load(path)
+	if err != nil {
+		return err
+	}
+	file, err := filepath.Rel(dir, path)
+	if err != nil {
+		return err
+	}
+	if err := in.pinBranches(g); err != nil {
+		return err
+	}
+	m := in.addModel(file, g)
+	best := map[graph.Kind]*graph.Value{}
+	for i, v := range shaped(g).Outputs {
+		kind, err := graph.KindOf(g, v.Name)
+		if err != nil {
+			return err
+		}
+		m.Outputs[i].Kind, in.kinds[kind] = string(kind), true
+		if best[kind] == nil || likeEmbeddings(v) < likeEmbeddings(best[kind]) {
+			best[kind] = v
+		}
+	}
+	in.addBest(file, g, best)
+	return nil
+}
+
+// addBest adds the towers that compute the outputs.
+func (in *inspector) addBest(file string, g *graph.Graph, best map[graph.Kind]*graph.Value) {
+	image := func(file string, g *graph.Graph, output string) error {
+		return in.addImage(file, g, output, graph.ImageHints{})
+	}
+	towers := 0
+	for _, a := range []struct {
+		kind graph.Kind
+		add  adder
+	}{{graph.KindImage, image}, {graph.KindText, in.addText}, {graph.KindDecoder, in.addDecoder}} {
+		if v := best[a.kind]; v != nil {
+			towers++
+			in.refuse(file+": "+v.Name, a.add(file, g, v.Name))
+		}
+	}
+	switch joint := best[graph.KindJoint]; {
+	case towers == 0 && joint != nil:
+		in.refuse(file, errs.New(errs.Unsupported, "%q is computed from images and texts together, and no output from one of them alone", joint.Name))
+	case towers == 0:
+		in.refuse(file, errs.New(errs.Unsupported, "no output is computed from images [B,C,H,W] or token ids [B,S]: it takes %s", list(tensors(g.Inputs))))
+	}
+}
+
+// embeddings are names that exporters give to embeddings.
+var embeddings = []string{"image_embeds", "text_embeds", "pooler_output", "embeds", "sentence_embedding", "last_hidden_state"}
+
+// likeEmbeddings is small for an output that looks like embeddings [B,P].
+func likeEmbeddings(v *graph.Value) int {
+	i := slices.Index(embeddings, v.Name)
+	if i < 0 {
+		i = len(embeddings)
+	}
+	if len(v.Shape) != 2 {
+		i += 100
+	}
+	return i
+}
+
+// shaped is the graph with what is known of shapes.
+func shaped(g *graph.Graph) *graph.Graph {
+	c := g.Clone()
+	if c.Infer() != nil { // a size that the file leaves open and the graph does not
+		return g
+	}
+	return c
+}
+
+// pinBranches takes the branch without past of a merged decoder.
+func (in *inspector) pinBranches(g *graph.Graph) error {
+	pinned := false
+	for _, v := range slices.Clone(g.Inputs) {
+		if v.Type != graph.Bool || len(v.Shape) > 1 {
+			continue
+		}
+		dims := make([]int64, len(v.Shape))
+		for i := range dims {
+			dims[i] = 1
+		}
+		if err := g.Pin(v.Name, graph.NewTensor([]bool{false}, dims...)); err != nil {
+			return err
+		}
+		pinned = true
+		in.Notes = append(in.Notes, "inspected with the input "+v.Name+" false")
+	}
+	if !pinned {
+		return nil
+	}
+	if err := g.Fold(); err != nil {
+		return err
+	}
+	g.PruneInputs()
+	return nil
+}

@@ -1,0 +1,180 @@
+package inspect
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/foretoken/foretoken/graph"
+	"github.com/foretoken/foretoken/internal/errs"
+)
+
+// fixture is what a fixture's meta.json says of its model.
+type fixture struct {
+	Kind      string
+	Class     int        `json:"class_tokens"`
+	Layers    int        `json:"layers"`
+	Insert    []string   `json:"insert_tensor"`
+	Embedding []string   `json:"token_embedding_tensor"`
+	Blocks    [][]string `json:"block_inputs"`
+}
+
+// TestEveryFixtureIsWhatItsMetaSays inspects the exports that graph's tests differentiate.
+func TestEveryFixtureIsWhatItsMetaSays(t *testing.T) {
+	paths, err := filepath.Glob(filepath.Join("..", "..", "graph", "testdata", "fixtures", "*", "meta.json"))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("%d fixtures, %v", len(paths), err)
+	}
+	for _, path := range paths {
+		dir := filepath.Dir(path)
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			var f fixture
+			b, err := os.ReadFile(path)
+			if err == nil {
+				err = json.Unmarshal(b, &f)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := Open(filepath.Join(dir, "model.onnx"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.check(t, r)
+		})
+	}
+}
+
+func (f fixture) check(t *testing.T, r *Report) {
+	m := r.Models[0]
+	if m.Exporter == "" || m.Opset["ai.onnx"] < 9 || m.Parameters == 0 || m.Resident < m.Bytes || len(m.Operators) == 0 {
+		t.Errorf("the file: %+v", m)
+	}
+	switch f.Kind {
+	case "vision":
+		f.tower(t, r, r.Image != nil, func() Tower { return r.Image.Tower }, f.Insert)
+		if r.Image != nil && r.Image.ClassTokens != f.Class {
+			t.Errorf("%d class tokens, want %d", r.Image.ClassTokens, f.Class)
+		}
+	case "text":
+		if r.Decoder == nil {
+			f.tower(t, r, r.Text != nil, func() Tower { return r.Text.Tower }, f.Embedding)
+		}
+	case "decoder":
+		f.tower(t, r, r.Decoder != nil, func() Tower { return r.Decoder.Tower }, nil)
+	default:
+		if len(r.Refusals) == 0 {
+			t.Error("neither a tower nor a refusal")
+		}
+		return
+	}
+	if len(r.Refusals) > 0 {
+		t.Errorf("refused: %q", r.Refusals)
+	}
+}
+
+// tower compares a tower with what the fixture says.
+func (f fixture) tower(t *testing.T, r *Report, found bool, of func() Tower, insert []string) {
+	t.Helper()
+	if !found {
+		t.Fatalf("no tower of the kind: %s, %q", r.Kind, r.Refusals)
+	}
+	tower := of()
+	if tower.Heads == 0 || tower.TokenWidth == 0 || tower.OnPath == 0 {
+		t.Errorf("%d heads, width %d, %d nodes on the path", tower.Heads, tower.TokenWidth, tower.OnPath)
+	}
+	if insert != nil && !slices.Contains(insert, tower.Insert.Name) {
+		t.Errorf("prompts join at %q, want one of %q", tower.Insert.Name, insert)
+	}
+	for i, names := range f.Blocks {
+		if i >= len(tower.BlockInputs) || !slices.Contains(names, tower.BlockInputs[i].Name) {
+			t.Errorf("block %d of %v, want one of %q", i, tower.BlockInputs, names)
+		}
+	}
+	for _, o := range tower.Operators {
+		if o.OnPath > 0 && !o.Gradient {
+			t.Errorf("no gradient passes %s", o.Op)
+		}
+	}
+}
+
+func TestABundleIsInspectedWithItsFiles(t *testing.T) {
+	r, err := Open(filepath.Join("..", "..", "starter", "bundle"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Kind != "dual encoder" || r.Type != "clip" || len(r.Digest) != 64 || r.LogitScale == 0 || len(r.Models) != 2 || len(r.Refusals) > 0 {
+		t.Errorf("%+v", r)
+	}
+	im := r.Image
+	if im.Height != 160 || im.GridRows*im.GridColumns != im.Tokens-im.ClassTokens || im.Blocks != 4 || im.Pooling != "token" {
+		t.Errorf("the image tower: %+v", im)
+	}
+	// Weights are half floats, cast to floats: in memory they take twice the place.
+	if m := r.Models[1]; float64(m.Resident) < 1.9*float64(m.Bytes) {
+		t.Errorf("%d bytes of half floats, %d in memory", m.Bytes, m.Resident)
+	}
+	var b strings.Builder
+	r.Print(&b)
+	for _, line := range strings.Split(strings.TrimSpace(b.String()), "\n") {
+		if len(line) < 14 || line[11:13] != "  " {
+			t.Errorf("not in two columns: %q", line)
+		}
+	}
+}
+
+func TestEachReasonForRefusalIsGiven(t *testing.T) {
+	tests := map[string]struct {
+		build func(b *graph.Builder)
+		want  []string
+	}{
+		"no encoder": {func(b *graph.Builder) {
+			b.Output("y", b.Input("features", graph.Float, graph.Shape{graph.Sym("b"), graph.Known(4)}))
+		}, []string{"features:float[b,4]"}},
+		"no block": {func(b *graph.Builder) {
+			x := b.Input("pixels", graph.Float, graph.Shape{graph.Sym("b"), graph.Known(3), graph.Known(4), graph.Known(4)})
+			b.Output("y", b.Mean(x, false, 2, 3))
+		}, []string{"y:", "no transformer block"}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			g := graph.New()
+			if err := g.Build(tt.build); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(t.TempDir(), "model.onnx")
+			if err := g.Save(path, graph.SaveOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			r, err := Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := strings.Join(r.Refusals, "\n")
+			for _, want := range tt.want {
+				if !strings.Contains(all, want) {
+					t.Errorf("refused: %q, which should say %q", all, want)
+				}
+			}
+		})
+	}
+}
+
+func TestWhatIsNoModelIsAnError(t *testing.T) {
+	if _, err := Open("nowhere"); errs.Of(err) != errs.NotFound {
+		t.Errorf("nowhere: %v", err)
+	}
+	if _, err := Open(t.TempDir()); errs.Of(err) != errs.NotFound {
+		t.Errorf("an empty folder: %v", err)
+	}
+	path := filepath.Join(t.TempDir(), "text.onnx")
+	if err := os.WriteFile(path, []byte("no model"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path); errs.Of(err) != errs.Invalid {
+		t.Errorf("a text: %v", err)
+	}
+}
