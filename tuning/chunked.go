@@ -58,10 +58,10 @@ func newChunkedTexts(m *Model, r *Recipe, names []string) (*chunkedTexts, error)
 	if err := backward.Build(func(b *graph.Builder) { c.differentiate(backward, b) }); err != nil {
 		return nil, err
 	}
-	if c.forward, err = ort.NewSession(forward, ort.Options{}); err != nil {
+	if c.forward, err = ort.NewSession(forward, m.options); err != nil {
 		return nil, err
 	}
-	if c.backward, err = ort.NewSession(backward, ort.Options{}); err != nil {
+	if c.backward, err = ort.NewSession(backward, m.options); err != nil {
 		c.forward.Close()
 		return nil, err
 	}

@@ -18,31 +18,46 @@ type Model struct {
 	Images *vision.Tower
 	Texts  *text.Tower
 	Scale  prompt.LogitScale
-	tested *chunkCache // tokens of test images
+
+	options ort.Options // of all sessions: they share the bundle's weights, and compute the same bits in every run
+	tested  *chunkCache // tokens of test images
 }
 
-// Open opens both towers of a bundle.
-func Open(b *bundle.Bundle, o ort.Options) (*Model, error) {
-	scale, source, err := b.LogitScale()
-	if err != nil {
+// Open opens both towers of a bundle. All sessions on it, those of training included, share one copy
+// of its weights.
+func Open(b *bundle.Bundle, o ort.Options) (_ *Model, err error) {
+	m := &Model{Bundle: b, options: o, tested: newChunkCache()}
+	defer func() {
+		if err != nil {
+			m.Close()
+		}
+	}()
+	if m.Scale.Value, m.Scale.Source, err = b.LogitScale(); err != nil {
 		return nil, err
 	}
-	images, err := vision.OpenTower(b, o)
-	if err != nil {
+	if m.options.Weights, err = ort.NewWeights(); err != nil {
 		return nil, err
 	}
-	texts, err := text.OpenTower(b, o)
-	if err != nil {
-		images.Close()
+	m.options.Deterministic = true
+	if m.Images, err = vision.OpenTower(b, m.options); err != nil {
 		return nil, err
 	}
-	return &Model{Bundle: b, Images: images, Texts: texts, Scale: prompt.LogitScale{Value: scale, Source: source}, tested: newChunkCache()}, nil
+	m.Texts, err = text.OpenTower(b, m.options)
+	return m, err
 }
 
-// Close frees the towers' sessions.
+// Close frees the towers' sessions. The weights go with the last session on them, which may be
+// one of a run that is still under way.
 func (m *Model) Close() {
-	m.Images.Close()
-	m.Texts.Close()
+	if m.Images != nil {
+		m.Images.Close()
+	}
+	if m.Texts != nil {
+		m.Texts.Close()
+	}
+	if m.options.Weights != nil {
+		m.options.Weights.Close()
+	}
 }
 
 // Ref names the model's bundle.

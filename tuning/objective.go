@@ -18,6 +18,7 @@ type objective struct {
 	session *ort.Session
 	texts   *chunkedTexts            // the text tower, where it is not in the session's graph
 	wrt     []string                 // graph inputs that get gradients
+	written map[string]*graph.Tensor // where each run writes the gradients, by the graph's name for them
 	fixed   map[string]*graph.Tensor // inputs that stay the same at every step
 	classes int
 	half    bool    // gradients are computed in half floats
@@ -43,7 +44,7 @@ func (m *Model) newObjective(ctx context.Context, r *Recipe, names []string) (*o
 	}
 	g, err := o.graph(m, r, names)
 	if err == nil {
-		o.session, err = ort.NewSession(g, ort.Options{})
+		o.session, err = ort.NewSession(g, m.options)
 	}
 	if err != nil {
 		o.close()
@@ -157,8 +158,25 @@ func (o *objective) differentiate(g *graph.Graph, r *Recipe, width int64, scale 
 		for i, d := range b.Gradient([]*graph.Value{loss}, nil, wrt) {
 			o.wrt = append(o.wrt, wrt[i].Name)
 			b.Output(gradientName(wrt[i].Name), d)
+			o.allocate(wrt[i])
 		}
 	})
+}
+
+// allocate makes room for the gradient by an input, whose extents are those of the input.
+func (o *objective) allocate(v *graph.Value) {
+	dims := make([]int64, len(v.Shape))
+	for i, d := range v.Shape {
+		n, known := d.Int()
+		if !known {
+			return // the runtime makes room
+		}
+		dims[i] = n
+	}
+	if o.written == nil {
+		o.written = map[string]*graph.Tensor{}
+	}
+	o.written[gradientName(v.Name)] = graph.NewTensor(make([]float32, graph.Count(dims)), dims...)
 }
 
 // wanted are the inputs that get gradients: the prompts, and the embeddings of a text tower that is
@@ -201,7 +219,8 @@ type batch struct {
 }
 
 // run computes the loss of a batch, how many of its images are classified right, and the
-// gradients by graph input, which are those of the loss times o.scale where o.half is set.
+// gradients by graph input, which are those of the loss times o.scale where o.half is set. The
+// gradients are overwritten by the next run.
 func (o *objective) run(ctx context.Context, b batch, prompts map[string]*graph.Tensor) (loss float64, right int, gradients map[string][]float32, err error) {
 	in := map[string]*graph.Tensor{b.input: b.features, "labels": o.oneHot(b.labels)}
 	maps.Copy(in, o.fixed)
@@ -218,7 +237,7 @@ func (o *objective) run(ctx context.Context, b batch, prompts map[string]*graph.
 			in[name] = t
 		}
 	}
-	out, err := o.session.Run(ctx, in)
+	out, err := o.session.RunInto(ctx, in, o.written)
 	if err != nil {
 		return 0, 0, nil, err
 	}

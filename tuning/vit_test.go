@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -24,20 +23,21 @@ func TestViTSteps(t *testing.T) {
 	if dir == "" {
 		t.Skip("run by `make bench`")
 	}
-	threads, err := strconv.Atoi(os.Getenv("FORETOKEN_BENCH_THREADS"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	b, err := bundle.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tower, err := vision.OpenTower(b, ort.Options{Threads: threads})
+	weights, err := ort.NewWeights()
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := ort.Options{Weights: weights, Deterministic: true}
+	tower, err := vision.OpenTower(b, options)
 	if err != nil {
 		t.Fatal(err)
 	}
 	data, _ := readTensors(t, filepath.Join(dir, "batch.safetensors"))
-	o := vitObjective(t, tower, ort.Options{Threads: threads}, data)
+	o := vitObjective(t, tower, options, data)
 	images := int64(len(data["pixels"]) / (3 * 224 * 224))
 	pixels := graph.NewTensor(data["pixels"], images, 3, 224, 224)
 	prompts := map[string]*graph.Tensor{"visual.0": graph.NewTensor(data["prompts"], 1, int64(len(data["prompts"])/tower.Width()), int64(tower.Width()))}

@@ -97,7 +97,7 @@ def compare(folder, binary, steps, out):
     folder = str(pathlib.Path(folder).resolve())
     here = pathlib.Path(__file__).resolve()
     environment = dict(os.environ, FORETOKEN_BENCH_VIT=folder)
-    go = dict(environment, FORETOKEN_BENCH_THREADS=str(THREADS))
+    go = dict(environment, FORETOKEN_THREADS=str(THREADS))
     rivals = {"foretoken": subprocess.Popen([binary, "-test.run", "^TestViTSteps$", "-test.timeout", "0"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                             env=go, cwd=here.parents[2] / "tuning")}
     for variant in ("eager", "compile", "bf16"):

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 
 	"github.com/foretoken/foretoken/graph"
@@ -21,15 +22,20 @@ const libraryName = "libonnxruntime.so"
 // Init loads the runtime's shared library, once per process; later calls return the first
 // one's result. The library is the file that FORETOKEN_ORT_LIB names, else
 // libonnxruntime.so beside the executable, else .cache/ort/libonnxruntime.so in the working
-// directory or the nearest folder above it (`make setup` puts it there).
+// directory or the nearest folder above it (`make setup` puts it there). FORETOKEN_THREADS says how
+// many threads all sessions that share weights run on together.
 var Init = sync.OnceValue(func() error {
+	threads, err := poolSize()
+	if err != nil {
+		return err
+	}
 	path, err := library()
 	if err != nil {
 		return err
 	}
 	// The environment is the process's one, and whoever is first decides on its threads: the
 	// wrapper gets what there is.
-	err = openEnvironment(path, 0)
+	err = openEnvironment(path, threads)
 	if err == nil {
 		onnx.SetSharedLibraryPath(path)
 		err = onnx.InitializeEnvironment(onnx.WithLogLevelFatal())
@@ -39,6 +45,20 @@ var Init = sync.OnceValue(func() error {
 	}
 	return nil
 })
+
+// poolSize is how many threads FORETOKEN_THREADS asks for; 0, where it is not set, are as many as
+// there are cores.
+func poolSize() (int, error) {
+	text := os.Getenv("FORETOKEN_THREADS")
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return 0, errs.New(errs.Invalid, "FORETOKEN_THREADS is %q: set it to a number of threads from 1 on, or unset it for as many as there are cores", text)
+	}
+	return n, nil
+}
 
 func library() (string, error) {
 	if path := os.Getenv("FORETOKEN_ORT_LIB"); path != "" {

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	fmt.Printf("kind=%s error=%v\n", errs.Of(err), err)
 }
 
-// TestInitSaysWhatToDo looks for the library where it is not.
+// TestInitSaysWhatToDo looks for the library where it is not, and asks for threads that there can't be.
 func TestInitSaysWhatToDo(t *testing.T) {
 	dir := t.TempDir()
 	text := filepath.Join(dir, "text.so")
@@ -40,13 +40,17 @@ func TestInitSaysWhatToDo(t *testing.T) {
 	}
 	tests := []struct {
 		name, library string
+		threads       string
+		kind          errs.Kind
 		want          []string
 	}{
-		{"a path where nothing is", filepath.Join(dir, "none.so"), []string{"FORETOKEN_ORT_LIB", "none.so", "no such file", "make setup"}},
-		{"a file that is no library", text, []string{"text.so", "not an ONNX Runtime library", "make setup", "FORETOKEN_ORT_LIB"}},
-		{"a folder", dir, []string{dir, "make setup", "FORETOKEN_ORT_LIB"}},
-		{"a library of something else", otherLibrary(t), []string{"not an ONNX Runtime library", "make setup", "FORETOKEN_ORT_LIB"}},
-		{"no path, and none of the usual places", "", []string{"was not found", "make setup", "FORETOKEN_ORT_LIB"}},
+		{"a path where nothing is", filepath.Join(dir, "none.so"), "", errs.Unavailable, []string{"FORETOKEN_ORT_LIB", "none.so", "no such file", "make setup"}},
+		{"a file that is no library", text, "", errs.Unavailable, []string{"text.so", "not an ONNX Runtime library", "make setup", "FORETOKEN_ORT_LIB"}},
+		{"a folder", dir, "", errs.Unavailable, []string{dir, "make setup", "FORETOKEN_ORT_LIB"}},
+		{"a library of something else", otherLibrary(t), "2", errs.Unavailable, []string{"not an ONNX Runtime library", "make setup", "FORETOKEN_ORT_LIB"}},
+		{"no path, and none of the usual places", "", "", errs.Unavailable, []string{"was not found", "make setup", "FORETOKEN_ORT_LIB"}},
+		{"no number of threads", "", "two", errs.Invalid, []string{"FORETOKEN_THREADS", `"two"`, "from 1 on"}},
+		{"no threads", "", "0", errs.Invalid, []string{"FORETOKEN_THREADS", `"0"`, "from 1 on"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -56,12 +60,12 @@ func TestInitSaysWhatToDo(t *testing.T) {
 			}
 			cmd := exec.CommandContext(t.Context(), exe)
 			cmd.Dir = dir // .cache/ort is looked for from here upwards
-			cmd.Env = append(os.Environ(), child+"=1", "FORETOKEN_ORT_LIB="+tt.library)
+			cmd.Env = append(os.Environ(), child+"=1", "FORETOKEN_ORT_LIB="+tt.library, "FORETOKEN_THREADS="+tt.threads)
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
-			for _, want := range append(tt.want, "kind="+errs.Unavailable.String()) {
+			for _, want := range append(tt.want, "kind="+tt.kind.String()) {
 				if !strings.Contains(string(out), want) {
 					t.Errorf("got %q, which should say %q", out, want)
 				}
