@@ -7,6 +7,8 @@ import "slices"
 type Builder struct {
 	g  *Graph
 	in *inference
+	// readers are the nodes that read each value, while a graph is decomposed.
+	readers map[*Value][]*Node
 }
 
 // Attrs are a node's attributes by name; see [Attr] for the types.
@@ -26,7 +28,7 @@ func (g *Graph) Build(f func(b *Builder)) (err error) {
 		}
 	}()
 	defer recoverBail(&err)
-	f(&Builder{g, in})
+	f(&Builder{g: g, in: in})
 	return nil
 }
 

@@ -57,6 +57,8 @@ func TestEveryWayToWriteAConstantIsRead(t *testing.T) {
 		{"a tensor of truths", tensor(message{}.number(1, 2).number(2, 9).packed(5, 1, 0)), "bool[2] [true false]"},
 		{"a tensor of typed doubles", tensor(message{}.number(1, 1).number(2, 11).text(10, string(protowire.AppendFixed64(nil, math.Float64bits(2.5))))), "double[1] [2.5]"},
 		{"a tensor of half floats", tensor(message{}.number(1, 2).number(2, 10).packed(5, 0x3e00, 0xc000)), "float16[2] [1.5 -2]"},
+		{"a tensor of 4 bits each, in pairs, the last filled up", tensor(message{}.number(1, 3).number(2, 22).packed(5, 0x7f, 0x08)), "int4[3] [-1 7 -8]"},
+		{"a tensor of raw 4 bits", tensor(message{}.number(1, 3).number(2, 21).text(9, "\x7f\x08")), "uint4[3] [15 7 8]"},
 		{"a scalar tensor", tensor(message{}.number(2, 1).text(9, float32s(4))), "float[] [4]"},
 		{"an empty tensor", tensor(message{}.number(1, 0).number(2, 1)), "float[0] []"},
 	}
@@ -88,8 +90,8 @@ func elements(t *testing.T, c *graph.Tensor) string {
 		v, err = graph.Values[int64](c)
 	case graph.Int32:
 		v, err = graph.Values[int32](c)
-	case graph.Uint8:
-		v, err = graph.Values[uint8](c)
+	case graph.Uint8, graph.Uint4, graph.Int4:
+		v, err = graph.Codes(c)
 	case graph.Bool:
 		v, err = graph.Values[bool](c)
 	}

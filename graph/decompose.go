@@ -106,7 +106,12 @@ func decompose(g *Graph) (err error) {
 	defer recoverBail(&err)
 	nodes := g.Nodes
 	g.Nodes = nil
-	b := &Builder{g, newInference(g)}
+	b := &Builder{g: g, in: newInference(g), readers: map[*Value][]*Node{}}
+	for _, n := range nodes {
+		for _, v := range n.reads() {
+			b.readers[v] = append(b.readers[v], n)
+		}
+	}
 	for _, n := range nodes {
 		rewrite, before := decompositions[key(n)], len(g.Nodes)
 		if rewrite != nil && b.try(n, rewrite) == nil {

@@ -1,7 +1,7 @@
 package graph
 
 import (
-	"fmt"
+	"errors"
 	"slices"
 )
 
@@ -85,7 +85,7 @@ func (b *Builder) shifted(n *Node, v, zero *Value, t DataType, axis int) *Value 
 	if zero == nil {
 		return x
 	}
-	return b.Sub(x, b.cast(b.alongOne(n, zero, v, axis), t))
+	return b.Sub(x, b.alongOne(n, b.cast(zero, t), v, axis))
 }
 
 // alongOne gives p, one number or one for each element along the axis of v, a shape that is repeated
@@ -107,96 +107,113 @@ func (b *Builder) alongOne(n *Node, p, v *Value, axis int) *Value {
 }
 
 func dequantizeLinear(b *Builder, n *Node) []*Value {
-	x, scale, axis := n.Inputs[0], n.Inputs[1], int(n.Int("axis", 1))
-	if size := n.Int("block_size", 0); size > 0 {
-		return []*Value{b.blockwise(n, size)}
+	x, scale, axis, size := n.Inputs[0], n.Inputs[1], int(n.Int("axis", 1)), n.Int("block_size", 0)
+	if isCodeTable(x) && slices.ContainsFunc(b.readers[n.Outputs[0]], func(m *Node) bool { return m.Op == "Gather" }) {
+		return []*Value{b.dequantizedTable(n, x)}
 	}
-	if rows := b.dequantizedRows(n); rows != nil {
-		return []*Value{rows}
+	if d := x.Def; d != nil && d.Op == "Gather" && isCodeTable(d.Inputs[0]) && axisOf(d, "axis", 0) == 0 && scale.IsConst() && scale.Const.Len() == 1 {
+		return []*Value{b.Op("Gather", nil, b.dequantizedTable(n, d.Inputs[0]), d.Inputs[1])}
+	}
+	if size > 0 {
+		return []*Value{b.blockwise(n, size)}
 	}
 	return []*Value{b.real(n, x, scale, n.Input(2), axis)}
 }
 
-// dequantizedRows takes rows of a quantised table out of the table in floats, where n dequantises
-// what a Gather took out of it: token tables are looked for as tables of floats.
-func (b *Builder) dequantizedRows(n *Node) *Value {
-	d := n.Inputs[0].Def
-	if d == nil || d.Op != "Gather" || !d.Inputs[0].IsConst() || axisOf(d, "axis", 0) != 0 || len(d.Inputs[0].Shape) != 2 {
-		return nil
-	}
+// isCodeTable says whether v is a constant matrix of numbers of 4 or 8 bits.
+func isCodeTable(v *Value) bool {
+	return v.IsConst() && len(v.Shape) == 2 && (v.Type == Int8 || v.Type == Uint8 || v.Type == Int4 || v.Type == Uint4)
+}
+
+// dequantizedTable is a table as n dequantises it or rows of it, in memory: token tables are looked for as tables of floats.
+func (b *Builder) dequantizedTable(n *Node, table *Value) *Value {
 	scale, zero := n.Inputs[1], n.Input(2)
-	if !scale.IsConst() || scale.Const.Len() != 1 || zero != nil && (!zero.IsConst() || zero.Const.Len() != 1) {
-		return nil
+	if !scale.IsConst() || zero != nil && !zero.IsConst() {
+		fail(n, "a table whose scales depend on the run")
 	}
-	table, err := dequantized(d.Inputs[0].Const, scale.Const, zero)
-	if err != nil {
+	codes, err1 := Codes(table.Const)
+	by, err2 := Float32s(scale.Const)
+	shift := make([]int16, len(by))
+	var err3 error
+	if zero != nil {
+		shift, err3 = Codes(zero.Const)
+	}
+	if err := errors.Join(err1, err2, err3); err != nil {
 		fail(n, "its table: %w", err)
 	}
-	return b.Op("Gather", nil, b.Const(table), d.Inputs[1])
+	unit := unitAt(n, table.Const.Dims, scale.Const.Dims)
+	out := make([]float32, len(codes))
+	for i, c := range codes {
+		u := unit(int64(i)/table.Const.Dims[1], int64(i)%table.Const.Dims[1])
+		out[i] = float32(c-shift[u]) * by[u]
+	}
+	return b.cast(b.Const(NewTensor(out, table.Const.Dims...)), scale.Type)
 }
 
-// dequantized is (codes - zero) * scale in memory.
-func dequantized(codes, scale *Tensor, zero *Value) (*Tensor, error) {
-	by, err := Float32s(scale)
-	if err != nil {
-		return nil, err
-	}
-	signed := codes.Type == Int8
-	read := func(t *Tensor) ([]byte, error) {
-		if t.Type != Int8 && t.Type != Uint8 {
-			return nil, fmt.Errorf("elements of type %s", t.Type)
+// unitAt says which of n's scales is that of a matrix's element: there is one, one for each row or column, or one for
+// each block of a row or column.
+func unitAt(n *Node, dims, scales []int64) func(row, column int64) int64 {
+	axis, size := axisOf(n, "axis", 1), n.Int("block_size", 0)
+	switch {
+	case Count(scales) == 1:
+		return func(_, _ int64) int64 { return 0 }
+	case len(scales) == 1 && scales[0] == dims[axis]:
+		return func(row, column int64) int64 { return []int64{row, column}[axis] }
+	case size > 0 && len(scales) == 2 && scales[axis] == (dims[axis]+size-1)/size && scales[1-axis] == dims[1-axis]:
+		return func(row, column int64) int64 {
+			at := []int64{row, column}
+			at[axis] /= size
+			return at[0]*scales[1] + at[1]
 		}
-		return t.Bytes()
 	}
-	number := func(c byte) float32 {
-		if signed {
-			return float32(int8(c))
-		}
-		return float32(c)
-	}
-	shift := float32(0)
-	if zero != nil {
-		z, err := read(zero.Const)
-		if err != nil {
-			return nil, err
-		}
-		shift = number(z[0])
-	}
-	raw, err := read(codes)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]float32, len(raw))
-	for i, c := range raw {
-		out[i] = (number(c) - shift) * by[0]
-	}
-	return NewTensor(out, codes.Dims...), nil
+	fail(n, "scales of dims %v for a table of %v", scales, dims)
+	return nil
 }
 
-// blockwise is DequantizeLinear with a scale for each block of elements along its axis.
+// blockwise is DequantizeLinear with a scale for each block of elements along its axis, the last of which may be
+// shorter.
 func (b *Builder) blockwise(n *Node, size int64) *Value {
 	x, scale := n.Inputs[0], n.Inputs[1]
 	axis := axisOf(n, "axis", 1)
-	dims, ok := x.Shape.Ints()
-	if !ok || dims[axis]%size != 0 {
-		fail(n, "blocks of %d in an operand of %s", size, x.Shape)
+	extent, fixed := x.Shape[axis].Int()
+	if !fixed || len(scale.Shape) != len(x.Shape) || !scale.Shape[axis].Is((extent+size-1)/size) {
+		fail(n, "blocks of %d in an operand of %s with scales of %s", size, x.Shape, scale.Shape)
 	}
-	blocks := slices.Insert(slices.Clone(dims), axis+1, size)
-	blocks[axis] /= size
-	next := b.Ints(int64(axis + 1))
-	y := b.Op("Reshape", nil, b.cast(x, scale.Type), b.Ints(blocks...))
+	y := b.cast(x, scale.Type)
 	if zero := n.Input(2); zero != nil {
-		y = b.Sub(y, b.Op("Unsqueeze", nil, b.cast(zero, scale.Type), next))
+		y = b.Sub(y, b.repeated(b.cast(zero, scale.Type), axis, size, extent))
 	}
-	return b.Op("Reshape", nil, b.Mul(y, b.Op("Unsqueeze", nil, scale, next)), b.Ints(dims...))
+	return b.Mul(y, b.repeated(scale, axis, size, extent))
+}
+
+// repeated repeats each element so many times along the axis, up to the extent.
+func (b *Builder) repeated(v *Value, axis int, times, extent int64) *Value {
+	at := slices.Repeat([]int64{1}, len(v.Shape)+1)
+	at[axis+1] = times
+	wide := b.Op("Expand", nil, b.Op("Unsqueeze", nil, v, b.Ints(int64(axis+1))), b.Ints(at...))
+	shape := slices.Clone(v.Shape)
+	shape[axis] = shape[axis].Mul(Known(times))
+	return b.Op("Slice", nil, b.Reshape(wide, shape, v), b.Ints(0), b.Ints(extent), b.Ints(int64(axis)))
 }
 
 // dynamicQuantizeLinear leaves x as it is: with a scale of one and a zero point of zero, what follows
-// multiplies by the weights' scale alone.
+// multiplies by the weights' scale alone. So nothing may look at the codes but what knows them as codes.
 func dynamicQuantizeLinear(b *Builder, n *Node) []*Value {
 	x := n.Inputs[0]
+	if slices.ContainsFunc(n.Outputs, func(v *Value) bool { return slices.Contains(b.g.Outputs, v) }) {
+		fail(n, "its codes, or their scale, are an output of the graph")
+	}
+	for _, m := range b.readers[n.Outputs[0]] {
+		if !takesCodes[key(m)] {
+			fail(n, "its codes are read by node %q (%s)", m.Name, key(m))
+		}
+	}
 	return []*Value{x, b.Scalar(1, x), b.Const(NewTensor([]uint8{0}))}
 }
+
+// takesCodes are the operators that take an operand as codes with a scale or a zero point.
+var takesCodes = set("MatMulInteger", "ConvInteger", "DequantizeLinear", "QLinearMatMul", "QLinearConv",
+	"com.microsoft.MatMulIntegerToFloat", "com.microsoft.QAttention", "com.microsoft.QGemm", "com.microsoft.QLinearAdd", "com.microsoft.QLinearMul")
 
 // matMulInteger is (A - a0)(B - b0), with b0 one number or one a column.
 func matMulInteger(b *Builder, n *Node) []*Value {
@@ -298,7 +315,7 @@ func (b *Builder) requantized(n *Node, y *Value, i int) []*Value {
 	y = b.rectified(y, n.Input(i+1), t)
 	y = b.Div(y, b.alongOne(n, scale, y, 1))
 	if zero := n.Input(i + 1); zero != nil {
-		y = b.Add(y, b.cast(b.alongOne(n, zero, y, 1), scale.Type))
+		y = b.Add(y, b.alongOne(n, b.cast(zero, scale.Type), y, 1))
 	}
 	return []*Value{y}
 }

@@ -22,15 +22,18 @@ const (
 	Uint32    DataType = 12
 	Uint64    DataType = 13
 	BFloat16  DataType = 16
+	Uint4     DataType = 21 // two in a byte, the first in its lower half
+	Int4      DataType = 22
 )
 
 var dataTypes = map[DataType]struct {
 	name string
-	size int
+	bits int
 }{
-	Undefined: {"undefined", 0}, Float: {"float", 4}, Uint8: {"uint8", 1}, Int8: {"int8", 1}, Uint16: {"uint16", 2},
-	Int16: {"int16", 2}, Int32: {"int32", 4}, Int64: {"int64", 8}, String: {"string", 0}, Bool: {"bool", 1},
-	Float16: {"float16", 2}, Double: {"double", 8}, Uint32: {"uint32", 4}, Uint64: {"uint64", 8}, BFloat16: {"bfloat16", 2},
+	Undefined: {"undefined", 0}, Float: {"float", 32}, Uint8: {"uint8", 8}, Int8: {"int8", 8}, Uint16: {"uint16", 16},
+	Int16: {"int16", 16}, Int32: {"int32", 32}, Int64: {"int64", 64}, String: {"string", 0}, Bool: {"bool", 8},
+	Float16: {"float16", 16}, Double: {"double", 64}, Uint32: {"uint32", 32}, Uint64: {"uint64", 64}, BFloat16: {"bfloat16", 16},
+	Uint4: {"uint4", 4}, Int4: {"int4", 4},
 }
 
 // String is the type's name as ONNX writes it.
@@ -41,8 +44,11 @@ func (t DataType) String() string {
 	return fmt.Sprintf("DataType(%d)", int32(t))
 }
 
-// Size is the number of bytes of one element, 0 where elements have no fixed size.
-func (t DataType) Size() int { return dataTypes[t].size }
+// Size is the number of bytes of one element, 0 where elements have no fixed size or share a byte.
+func (t DataType) Size() int { return dataTypes[t].bits / 8 }
+
+// Bytes is the number of bytes of n elements, the last of which may be filled up.
+func (t DataType) Bytes(n int64) int64 { return (n*int64(dataTypes[t].bits) + 7) / 8 }
 
 // IsFloat says whether gradients can flow through values of this type.
 func (t DataType) IsFloat() bool {

@@ -556,11 +556,11 @@ func (l *loader) tensor(f field) (*Tensor, string, error) {
 
 // byteSize is the tensor's size in bytes, an error when its dims are no dims.
 func byteSize(t *Tensor) (int64, error) {
-	n := int64(t.Type.Size())
+	n := int64(max(1, t.Type.Size()))
 	if len(t.Dims) > maxRank {
 		return 0, fmt.Errorf("%d axes, at most %d are read", len(t.Dims), maxRank)
 	}
-	if n == 0 && t.Type != String {
+	if t.Type.Bytes(1) == 0 && t.Type != String {
 		return 0, errs.New(errs.Unsupported, "elements of type %s", t.Type)
 	}
 	for _, d := range t.Dims {
@@ -572,7 +572,7 @@ func byteSize(t *Tensor) (int64, error) {
 		}
 		n *= d
 	}
-	return n, nil
+	return t.Type.Bytes(Count(t.Dims)), nil
 }
 
 func (l *loader) raw(t *Tensor, raw field, size int64) error {

@@ -73,7 +73,7 @@ func (g *Graph) checkTarget(path string) error {
 func (g *Graph) storedBytes() int64 {
 	n := int64(0)
 	for v := range g.Constants() {
-		n += v.Const.Len() * int64(v.Const.Type.Size())
+		n += v.Const.Type.Bytes(v.Const.Len())
 	}
 	return n
 }

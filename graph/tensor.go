@@ -42,9 +42,9 @@ func NewTensor[T Element](data []T, dims ...int64) *Tensor {
 	return &Tensor{Type: typeOf[T](), Dims: dims, data: asBytes(data)}
 }
 
-// NewTensorBytes wraps little-endian element bytes of any fixed-size type.
+// NewTensorBytes wraps little-endian element bytes of any type of fixed size, those of 4 bits too.
 func NewTensorBytes(t DataType, data []byte, dims ...int64) (*Tensor, error) {
-	if want := Count(dims) * int64(t.Size()); t.Size() == 0 || want != int64(len(data)) {
+	if want := t.Bytes(Count(dims)); t.Bytes(1) == 0 || want != int64(len(data)) {
 		return nil, fmt.Errorf("tensor of %s%v needs %d bytes, got %d", t, dims, want, len(data))
 	}
 	return &Tensor{Type: t, Dims: dims, data: data}, nil
@@ -169,6 +169,30 @@ func fromBytes[T Element](b []byte) []T {
 	out := make([]T, n)
 	copy(asBytes(out), b)
 	return out
+}
+
+// Codes returns the elements of a type of 4 or 8 bits, which quantised weights are of, as int16.
+func Codes(t *Tensor) ([]int16, error) {
+	b, err := t.Bytes()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]int16, t.Len())
+	for i := range out {
+		switch t.Type {
+		case Uint8:
+			out[i] = int16(b[i])
+		case Int8:
+			out[i] = int16(int8(b[i]))
+		case Uint4:
+			out[i] = int16(b[i/2] >> (4 * (i % 2)) & 15)
+		case Int4:
+			out[i] = int16(int8(b[i/2]>>(4*(i%2))<<4) >> 4)
+		default:
+			return nil, fmt.Errorf("tensor holds %s, no codes of 4 or 8 bits", t.Type)
+		}
+	}
+	return out, nil
 }
 
 // Float32s returns a float tensor's elements as float32, widened from half where need be.

@@ -31,7 +31,8 @@ func (d *typedData) fill(t *Tensor, size int64) error {
 		return nil // strings take no part in any encoder's arithmetic
 	}
 	n := len(d.floats) + len(d.ints) + len(d.doubles)
-	if int64(n)*int64(t.Type.Size()) != size {
+	each := max(1, t.Type.Size()) // elements of 4 bits stand in pairs
+	if int64(n)*int64(each) != size {
 		return fmt.Errorf("%s%v holds %d elements", t.Type, t.Dims, n)
 	}
 	b := make([]byte, 0, size)
@@ -48,7 +49,7 @@ func (d *typedData) fill(t *Tensor, size int64) error {
 		for _, v := range d.ints {
 			var word [8]byte
 			binary.LittleEndian.PutUint64(word[:], uint64(v))
-			b = append(b, word[:t.Type.Size()]...)
+			b = append(b, word[:each]...)
 		}
 	}
 	if int64(len(b)) != size {

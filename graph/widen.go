@@ -1,6 +1,9 @@
 package graph
 
-import "maps"
+import (
+	"maps"
+	"slices"
+)
 
 // Widen makes the graph compute in floats where it computes in elements of type t, Float16 or BFloat16: for
 // devices that have no kernels for them. Weights stay as they are in their file; each is cast once, which a
@@ -97,13 +100,11 @@ func (w *widening) attributes(n *Node) error {
 func (g *Graph) ResidentBytes(widened ...DataType) int64 {
 	total := int64(0)
 	for v := range g.Constants() {
-		size := v.Type.Size()
-		for _, t := range widened {
-			if v.Type == t {
-				size = Float.Size()
-			}
+		stored := v.Type
+		if slices.Contains(widened, stored) {
+			stored = Float
 		}
-		total += v.Const.Len() * int64(size)
+		total += stored.Bytes(v.Const.Len())
 	}
 	return total
 }

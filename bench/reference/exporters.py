@@ -858,6 +858,9 @@ AFTERWARDS = {  # name -> (model, exporter, opset, what is done to the file)
     "qdq_clip_vision": ("clip_vision", TS, 17, "qdq"),
     "q4_clip_vision": ("clip_vision", TS, 17, "q4"),
     "q4_clip_text": ("clip_text", DY, 18, "q4 asymmetric"),
+    "qdq_clip_text": ("clip_text", TS, 17, "qdq"),
+    "qdq4_clip_vision": ("clip_vision", DY, 21, "qdq4"),
+    "qdq4_clip_text": ("clip_text", TS, 17, "qdq4 asymmetric"),
     "functions_clip_vision": ("clip_vision_eager", TS, 17, "functions"),
     "functions_clip_text": ("clip_text", TS, 14, "functions"),
 }
@@ -912,8 +915,12 @@ def quantize(path, how, case):
                 return self.left.pop() if self.left else None
         q.quantize_static(str(path), str(path), Batches(), quant_format=q.QuantFormat.QDQ, per_channel=True)
     else:
-        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-        quantizer = MatMulNBitsQuantizer(onnx.load(path), block_size=16, is_symmetric=not more)
+        from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
+        model = onnx.load(path)
+        if kind == "qdq4" and model.opset_import[0].version < 21:
+            model = onnx.version_converter.convert_version(model, 21)  # the first with tensors of 4 bits
+        written = q.QuantFormat.QDQ if kind == "qdq4" else q.QuantFormat.QOperator
+        quantizer = MatMulNBitsQuantizer(model, algo_config=DefaultWeightOnlyQuantConfig(block_size=16, is_symmetric=not more, quant_format=written, op_types_to_quantize=("MatMul",)))
         quantizer.process()
         quantizer.model.save_model_to_file(str(path))
     model = onnx.load(path).graph
@@ -930,6 +937,10 @@ def quantize(path, how, case):
                 z = now[node.input[3]].reshape(at["N"], -1)
                 zero = np.stack([z & 15, z >> 4], -1).reshape(at["N"], -1)[:, : scales.shape[1], None].astype("f4")
             pairs.append((full[name], ((codes - zero) * scales).reshape(at["N"], -1)[:, : at["K"]].T))
+        if node.op_type == "DequantizeLinear" and node.input[0].endswith("_DQ_Q4"):  # in blocks of 16 rows
+            codes, scale, *zero = (np.asarray(now[x], "f4") for x in node.input)
+            tall = lambda x: np.repeat(x, 16, 0)[: len(codes)]
+            pairs.append((full[node.input[0].removesuffix("_DQ_Q4")], (codes - (tall(zero[0]) if zero else 0)) * tall(scale)))
     for name, codes in now.items():
         base = name.removesuffix("_quantized")
         if base.removesuffix("_Transposed") in full:
@@ -1052,7 +1063,7 @@ def main(out, wanted):
             inputs, found = case.reference()
             with torch.no_grad(), contextlib.redirect_stdout(sys.stderr):
                 export(case, folder / "model.onnx", exporter, opset, "static" in model)
-                if how and how.split()[0] in ("int8", "qdq", "q4"):
+                if how and how.split()[0] in ("int8", "qdq", "q4", "qdq4"):
                     pairs = quantize(folder / "model.onnx", how, case)
                     replace_weights(case.model, pairs)
                     more["quantized"] = True

@@ -38,6 +38,10 @@ func FromTensor(t *graph.Tensor) (Array, error) {
 		a.Data, err = widened[uint8](t)
 	case graph.Int8:
 		a.Data, err = widened[int8](t)
+	case graph.Uint4, graph.Int4:
+		var v []int16
+		v, err = graph.Codes(t)
+		a.Data = widen(v)
 	case graph.Bool:
 		var b []byte
 		b, err = t.Bytes()

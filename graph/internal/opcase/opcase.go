@@ -144,7 +144,7 @@ func (o Operand) Fed() Operand { o.isConst = false; return o }
 // Int32 makes integers 32 bits wide.
 func (o Operand) Int32() Operand { o.typ = graph.Int32; return o }
 
-// Bytes makes integers 8 bits wide, with a sign or without.
+// Bytes makes integers 8 or 4 bits wide, with a sign or without.
 func (o Operand) Bytes(t graph.DataType) Operand { o.typ = t; return o }
 
 func normal(r *rand.Rand, n int) []float64 { return draw(n, r.NormFloat64) }
@@ -259,6 +259,8 @@ func (o Operand) tensor(t graph.DataType, r *rand.Rand) *graph.Tensor {
 		return graph.NewTensor(convert[uint8](o.ints), o.dims...)
 	case o.kind == integers && o.typ == graph.Int8:
 		return graph.NewTensor(convert[int8](o.ints), o.dims...)
+	case o.kind == integers && (o.typ == graph.Uint4 || o.typ == graph.Int4):
+		return pairs(o.typ, o.ints, o.dims)
 	case o.kind == integers:
 		return graph.NewTensor(o.ints, o.dims...)
 	}
@@ -267,6 +269,19 @@ func (o Operand) tensor(t graph.DataType, r *rand.Rand) *graph.Tensor {
 		return graph.NewTensor(convert[float64](single), o.dims...)
 	}
 	return graph.NewTensor(single, o.dims...)
+}
+
+// pairs packs numbers of 4 bits, two in a byte.
+func pairs(t graph.DataType, values, dims []int64) *graph.Tensor {
+	data := make([]byte, t.Bytes(int64(len(values))))
+	for i, v := range values {
+		data[i/2] |= byte(v&15) << (4 * (i % 2))
+	}
+	x, err := graph.NewTensorBytes(t, data, dims...)
+	if err != nil {
+		panic(err)
+	}
+	return x
 }
 
 func convert[To, From int8 | uint8 | int32 | int64 | float32 | float64](values []From) []To {
