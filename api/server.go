@@ -81,7 +81,7 @@ func (s *server) open(r gin.IRoutes) {
 func (s *server) native(v1 gin.IRoutes) {
 	short, long := within(s.Timeout), within(longTimeout)
 	v1.GET("/bundles", short, handle(s.listBundles))
-	v1.POST("/bundles", short, limit(maxJSON), handle(s.addBundle))
+	v1.POST("/bundles", long, limit(maxJSON), handle(s.addBundle))
 	v1.GET("/recipes", short, handle(s.listRecipes))
 	v1.GET("/recipes/:name", short, handle(s.getRecipe))
 

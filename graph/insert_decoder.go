@@ -125,38 +125,44 @@ func (t *DecoderTower) findTable(view *Graph) error {
 // findWindow reads the position table's length: of the tables that are added to the
 // embeddings before the first block, the longest.
 func (t *DecoderTower) findWindow(view *Graph) int {
-	window := 0
-	for _, s := range segments(view, t.Embedding) {
-		if s.cut == t.Blocks[0] {
+	return longestText(view, t.Embedding, t.Blocks[0], t.Table, t.Width)
+}
+
+// longestText is the length of the longest of the tables that are added between the embeddings and the
+// first block.
+func longestText(g *Graph, embedding, block, table *Value, width int) int {
+	longest := 0
+	for _, s := range segments(g, embedding) {
+		if s.cut == block {
 			break
 		}
 		for _, n := range s.nodes {
 			for i := range n.Inputs {
 				if n.Op == "Add" && s.active[n.Inputs[1-i]] && !s.active[n.Inputs[i]] {
-					window = max(window, t.places(n.Inputs[i], 0))
+					longest = max(longest, places(n.Inputs[i], table, width, 0))
 				}
 			}
 		}
 	}
-	return window
+	return longest
 }
 
 // places is how many positions the table upstream of v has: its rows, less those that the
 // index starts behind. The token table, where token types are looked up as well, has none.
-func (t *DecoderTower) places(v *Value, depth int) int {
-	if v == nil || v == t.Table || depth > 16 {
+func places(v, tokens *Value, width, depth int) int {
+	if v == nil || v == tokens || depth > 16 {
 		return 0
 	}
 	n := v.Def
 	switch {
-	case n != nil && n.Op == "Gather" && n.Inputs[0] == t.Table:
+	case n != nil && n.Op == "Gather" && n.Inputs[0] == tokens:
 		return 0
 	case n != nil && n.Op == "Gather" && isTable(n.Inputs[0]):
-		return max(0, tableRows(n.Inputs[0], t.Width, depth)-int(firstPlace(n.Inputs[1], 0)))
+		return max(0, tableRows(n.Inputs[0], width, depth)-int(firstPlace(n.Inputs[1], 0)))
 	case n == nil:
-		return tableRows(v, t.Width, depth)
+		return tableRows(v, width, depth)
 	}
-	return t.places(n.Input(0), depth+1)
+	return places(n.Input(0), tokens, width, depth+1)
 }
 
 // firstPlace is the row that the first token's position is looked up in, 0 where nothing
@@ -241,7 +247,7 @@ func (t *DecoderTower) countsPlaces(g *Graph, input *Value) bool {
 		other := n.Input(1 - min(i, 1))
 		switch {
 		case n.Op == "Gather" && i == 1 && isTable(n.Inputs[0]):
-			return t.Window == 0 || t.places(n.Outputs[0], 0) == t.Window
+			return t.Window == 0 || places(n.Outputs[0], t.Table, t.Width, 0) == t.Window
 		case (n.Op == "MatMul" || n.Op == "Mul" || n.Op == "Einsum") && n.Outputs[0].Type.IsFloat() && other != nil && len(other.Shape) > 0 && !other.Shape.Count().Is(1):
 			return true
 		case i == 0 && (onlyCopies[n.Op] || n.Op == "Expand" || n.Op == "Unsqueeze" || n.Op == "Squeeze" || n.Op == "Slice"),

@@ -32,6 +32,8 @@ type TextTower struct {
 	// end is where the tokens leave the last block: shaped as its input; nil when they are not
 	// the only thing that does.
 	end *Value
+	// original is the graph as exported; nil where the tower has learned rows.
+	original *Graph
 	// TokenAxis is the axis of Blocks that carries the tokens.
 	TokenAxis int
 }
@@ -64,6 +66,7 @@ func FindTextTower(g *Graph, output string) (t *TextTower, err error) {
 	}
 	t.findSegments()
 	t.Trims = t.findTrims()
+	t.original = unfolded
 	return t, nil
 }
 
@@ -216,20 +219,7 @@ func (t *TextTower) findWindow() int {
 	if s, ok := t.IDs.Shape[1].Int(); ok {
 		return int(s)
 	}
-	window := 0
-	for _, s := range segments(t.Graph, t.Embedding) {
-		if s.cut == t.Blocks[0] {
-			break
-		}
-		for _, n := range s.nodes {
-			for i := range n.Inputs {
-				if n.Op == "Add" && s.active[n.Inputs[1-i]] && !s.active[n.Inputs[i]] {
-					window = max(window, tableRows(n.Inputs[i], t.Width, 0))
-				}
-			}
-		}
-	}
-	return window
+	return longestText(t.Graph, t.Embedding, t.Blocks[0], t.Table, t.Width)
 }
 
 // tableRows looks upstream of v for a constant [rows,width] or [1,rows,width].

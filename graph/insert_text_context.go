@@ -39,8 +39,25 @@ type ContextOptions struct {
 // With Insert the graph takes the text alone. Ids, mask and token types are made longer inside it,
 // by repeating those of the token in front of Start (of the first one where Start is 0), so that
 // the context is attended to where that token is; the tokens behind move to later positions.
-func (t *TextTower) WithContext(o ContextOptions) (_ *Graph, err error) {
+func (t *TextTower) WithContext(o ContextOptions) (*Graph, error) {
+	if o.Tokens < 1 {
+		return nil, errs.New(errs.Invalid, "%d context tokens: 1 or more are possible", o.Tokens)
+	}
+	return t.withContext(o)
+}
+
+// withContext takes 0 tokens as well, which change nothing.
+func (t *TextTower) withContext(o ContextOptions) (_ *Graph, err error) {
 	defer recoverBail(&err)
+	c, err := t.addContext(o)
+	if err != nil {
+		return nil, err
+	}
+	return c.g, finish(c.g)
+}
+
+// addContext does the surgery.
+func (t *TextTower) addContext(o ContextOptions) (*contextInsertion, error) {
 	of, err := t.checkContext(o)
 	if err != nil {
 		return nil, err
@@ -69,13 +86,13 @@ func (t *TextTower) WithContext(o ContextOptions) (_ *Graph, err error) {
 	if leaveOut {
 		c.take(c.to[t.end], t.TokenAxis)
 	}
-	return c.g, finish(c.g)
+	return c, nil
 }
 
 func (t *TextTower) checkContext(o ContextOptions) (owner, error) {
 	switch end := o.Start + o.Tokens; {
-	case o.Tokens < 1 || o.Start < 0 || o.Depth < 1 || o.Depth > len(t.Blocks):
-		return shared, errs.New(errs.Invalid, "%d context tokens from position %d to depth %d: 1 or more from 0 or later, and depth 1 to %d, are possible", o.Tokens, o.Start, o.Depth, len(t.Blocks))
+	case o.Tokens < 0 || o.Start < 0 || o.Depth < 1 || o.Depth > len(t.Blocks):
+		return shared, errs.New(errs.Invalid, "%d context tokens from position %d to depth %d: a position of 0 or later and a depth of 1 to %d are possible", o.Tokens, o.Start, o.Depth, len(t.Blocks))
 	case o.Placed && o.Insert:
 		return shared, errs.New(errs.Invalid, "context tokens at places of their own in each row take the places of tokens: they are not inserted")
 	case t.Window > 0 && !o.Placed && end+1 > t.Window:
@@ -223,7 +240,7 @@ func (c *contextInsertion) shorten() error {
 // longer makes room for the context in an input [B,S], which becomes [B,S+M].
 func (c *contextInsertion) longer(v *Value) *Value {
 	before := max(c.start-1, 0)
-	room := c.op("Expand", nil, c.slice(v, 1, before, before+1), c.ints(1, c.count))
+	room := c.op("Expand", nil, c.slice(v, 1, before, before+min(1, c.count)), c.ints(1, c.count)) // runtimes disagree about 1 expanded to 0
 	rest := c.slice(v, 1, c.start, math.MaxInt64)
 	if c.tower.Positions != nil && v == c.to[c.tower.Positions] {
 		steps := make([]int64, c.count)

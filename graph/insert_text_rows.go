@@ -34,7 +34,7 @@ func (t *TextTower) WithTokenRows(ids []int64) (_ *TextTower, err error) {
 	g.replaceUses(embedding, chosen, s.at)
 
 	n := *t
-	n.Graph, n.Output, n.Embedding = g, g.Outputs[0], chosen
+	n.Graph, n.Output, n.Embedding, n.original = g, g.Outputs[0], chosen, nil
 	for _, v := range []**Value{&n.IDs, &n.Mask, &n.Segments, &n.Positions, &n.Table, &n.end} {
 		*v = to[*v]
 	}
@@ -55,10 +55,22 @@ func (t *TextTower) Placeholder() int64 { return t.ordinaryID(nil) }
 // be learned: the first such from the middle on, since what marks a text's start, end or padding
 // lies at either end.
 func (t *TextTower) ordinaryID(learned []int64) int64 {
-	taken := map[int64]bool{}
+	taken := t.comparedIDs()
 	for _, id := range learned {
 		taken[id] = true
 	}
+	rows, _ := t.Table.Shape[0].Int()
+	id := rows / 2
+	for taken[id] && id < rows-1 {
+		id++
+	}
+	return id
+}
+
+// comparedIDs are the numbers that the graph compares the ids, or what follows from them, with;
+// among them those that mark a text's end or padding.
+func (t *TextTower) comparedIDs() map[int64]bool {
+	taken := map[int64]bool{}
 	on := reached(t.Graph, t.IDs)
 	for _, n := range t.Graph.Nodes {
 		if !slices.ContainsFunc(n.Inputs, func(v *Value) bool { return on[v] }) {
@@ -72,12 +84,7 @@ func (t *TextTower) ordinaryID(learned []int64) int64 {
 			}
 		}
 	}
-	rows, _ := t.Table.Shape[0].Int()
-	id := rows / 2
-	for taken[id] && id < rows-1 {
-		id++
-	}
-	return id
+	return taken
 }
 
 // integersOf are the elements of an int64 or int32 tensor.

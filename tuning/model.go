@@ -46,6 +46,21 @@ func Open(b *bundle.Bundle, o ort.Options) (_ *Model, err error) {
 	return m, err
 }
 
+// Verify runs both towers on noise to see that prompts enter them as they should. A tower into which
+// they would go wrongly is an error that says what came out otherwise.
+func (m *Model) Verify() error {
+	r := &ort.Runner{Options: m.options}
+	defer r.Close()
+	err := m.Images.Info.Verify(r.Run)
+	if err == nil {
+		err = m.Texts.Info.Verify(r.Run)
+	}
+	if err != nil {
+		return errs.New(errs.Of(err), "bundle %s: prompts go wrongly into the model, and it is refused: %w", m.Bundle.Name, err)
+	}
+	return nil
+}
+
 // Close frees the towers' sessions. The weights go with the last session on them, which may be
 // one of a run that is still under way.
 func (m *Model) Close() {

@@ -52,13 +52,15 @@ func (ms *Models) Get(ctx context.Context, name string) (*Model, error) {
 	return m, nil
 }
 
-// Check opens a bundle and closes it again: an error says why it can't be tuned.
+// Check opens a bundle, runs its towers with prompts in them, and closes it again: an error says why
+// it can't be tuned.
 func (ms *Models) Check(b *bundle.Bundle) error {
 	m, err := Open(b, ms.options)
-	if err == nil {
-		m.Close()
+	if err != nil {
+		return err
 	}
-	return err
+	defer m.Close()
+	return m.Verify()
 }
 
 // Close frees all models.

@@ -1,0 +1,182 @@
+package graph_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/foretoken/foretoken/graph"
+	"github.com/foretoken/foretoken/graph/interp"
+	"github.com/foretoken/foretoken/internal/errs"
+)
+
+// TestTextTowersAreVerified checks every spelling as a user's own model is checked.
+func TestTextTowersAreVerified(t *testing.T) {
+	for name, s := range exports {
+		t.Run(name, func(t *testing.T) {
+			if err := textTower(t, s.sized()).Verify(interp.Run); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestAWrongContextIsFoundOut: a runner under which context seems to have gone in wrongly fails the
+// check.
+func TestAWrongContextIsFoundOut(t *testing.T) {
+	tower := textTower(t, tiny{named: true}.sized())
+	turned := func(x *graph.Tensor, by int64) *graph.Tensor { // rows of [B,K,D] moved along
+		if by = by % max(1, x.Len()); x.Len() == 0 {
+			return x
+		}
+		data, err := graph.Values[float32](x)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return graph.NewTensor(slices.Concat(data[by:], data[:by]), x.Dims...)
+	}
+	zero := func(x *graph.Tensor) *graph.Tensor {
+		return graph.NewTensor(make([]float32, x.Len()), x.Dims...)
+	}
+	for name, tt := range map[string]struct {
+		spoil func(g *graph.Graph, in map[string]*graph.Tensor) *graph.Graph
+		want  string
+	}{
+		"context is lost": {func(g *graph.Graph, in map[string]*graph.Tensor) *graph.Graph {
+			if p := in["context.0"]; p != nil && p.Len() > 0 && in["input_ids"].Dims[1] == 6 {
+				return tower.Graph
+			}
+			return g
+		}, "token 0 of 3 of the context at block 0 does not change the output"},
+		"the second block's context is lost": {func(g *graph.Graph, in map[string]*graph.Tensor) *graph.Graph {
+			if p := in["context.1"]; p != nil {
+				in["context.1"] = zero(p)
+			}
+			return g
+		}, "3 tokens' own embeddings as context, to depth 3"},
+		"tokens of the context change places": {func(g *graph.Graph, in map[string]*graph.Tensor) *graph.Graph {
+			if p := in["context.0"]; p != nil && p.Dims[1] > 1 {
+				in["context.0"] = turned(p, 8)
+			}
+			return g
+		}, "own embeddings as context"},
+		"rows change places": {func(g *graph.Graph, in map[string]*graph.Tensor) *graph.Graph {
+			if p := in["context.0"]; p != nil && p.Dims[0] > 1 {
+				in["context.0"] = turned(p, 8*p.Dims[1])
+			}
+			return g
+		}, "1 tokens' own embeddings as context, to depth 1"},
+		"a bank's rows change places": {func(g *graph.Graph, in map[string]*graph.Tensor) *graph.Graph {
+			if in["context_index"] != nil {
+				in["context_index"] = graph.NewTensor([]int64{0, 1}, 2)
+			}
+			return g
+		}, "from a bank true"},
+		"the opened graph takes other positions": {func(g *graph.Graph, in map[string]*graph.Tensor) *graph.Graph {
+			if g.Input("context.0") == nil && strings.Contains(g.Inputs[0].Shape.String(), "sequence") {
+				g = g.Clone()
+				for v := range g.Constants() {
+					if slices.Equal(v.Const.Dims, []int64{6, 8}) {
+						v.Const = graph.NewTensor(make([]float32, 48), 6, 8)
+					}
+				}
+			}
+			return g
+		}, "is not that of the graph as exported"},
+		"learned rows are lost": {func(g *graph.Graph, in map[string]*graph.Tensor) *graph.Graph {
+			if p := in["token_rows"]; p != nil {
+				in["token_rows"] = zero(p)
+			}
+			return g
+		}, "learned rows of the token table"},
+	} {
+		err := tower.Verify(func(g *graph.Graph, in map[string]*graph.Tensor) (map[string]*graph.Tensor, error) {
+			in = maps.Clone(in)
+			return interp.Run(tt.spoil(g, in), in)
+		})
+		if errs.Of(err) != errs.Unsupported || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestEveryMistakeInTheSurgeryIsFoundOut moves each bound, axis and extent that insertion puts
+// into one of the graphs that are checked by one, every third of them: running it, or the check, has to fail.
+func TestEveryMistakeInTheSurgeryIsFoundOut(t *testing.T) {
+	s := tiny{sequenceFirst: true, named: true}.sized()
+	s.blocks = 2
+	tower := textTower(t, s)
+	known := map[string]bool{} // the tower's own
+	for _, n := range tower.Graph.Nodes {
+		known[n.Outputs[0].Name] = true
+	}
+	past := errors.New("no more of this graph is checked")
+	moves := 0
+	for which, graphs := 0, 1; which < graphs; which++ {
+		for at := which % 3; ; at += 3 {
+			what := ""
+			seen, order := map[*graph.Graph]int{}, []*graph.Graph{}
+			err := tower.Verify(func(g *graph.Graph, in map[string]*graph.Tensor) (map[string]*graph.Tensor, error) {
+				if _, again := seen[g]; !again && g.Input("context.0") != nil && !g.Input("context.0").Shape[1].Is(0) {
+					seen[g], order = len(order), append(order, g)
+				}
+				graphs = max(graphs, len(order))
+				if len(order) > which+3 {
+					return nil, past
+				}
+				if k, with := seen[g]; with && k == which {
+					g, what = moved(g, known, at)
+				}
+				return interp.Run(g, in)
+			})
+			if what == "" {
+				break
+			}
+			moves++
+			if err == nil || errors.Is(err, past) {
+				t.Errorf("graph %d: nothing was noticed of %s: %v", which, what, err)
+			}
+		}
+	}
+	if moves < 100 {
+		t.Errorf("%d mistakes were made, at least 100 were meant", moves)
+	}
+}
+
+// moved adds one to the at-th number that insertion put into a graph, and says which. Targets of Expand
+// may be larger where they broadcast anyway, and a vector has but one axis to squeeze.
+func moved(g *graph.Graph, known map[string]bool, at int) (*graph.Graph, string) {
+	c := g.Clone()
+	seen := 0
+	for _, n := range c.Nodes {
+		if known[n.Outputs[0].Name] || n.Op == "Expand" || n.Op == "Squeeze" {
+			continue
+		}
+		for i, v := range n.Inputs {
+			if v == nil || v.Const == nil || v.Const.Type != graph.Int64 {
+				continue
+			}
+			data, err := graph.Values[int64](v.Const)
+			if err != nil {
+				return g, ""
+			}
+			for j := range data {
+				if data[j] == math.MaxInt64 || seen < at {
+					seen++
+					continue
+				}
+				data = slices.Clone(data)
+				data[j]++
+				m := *v
+				m.Const = graph.NewTensor(data, v.Const.Dims...)
+				n.Inputs[i] = &m
+				return c, fmt.Sprintf("element %d of input %d of %s %s", j, i, n.Op, n.Outputs[0].Name)
+			}
+		}
+	}
+	return g, ""
+}
