@@ -195,6 +195,20 @@ func Codes(t *Tensor) ([]int16, error) {
 	return out, nil
 }
 
+// NewCodes packs numbers of 4 bits, two in a byte, as a tensor of type [Uint4] or [Int4]. It panics when dims do
+// not multiply to len(codes).
+func NewCodes(t DataType, codes []int16, dims ...int64) *Tensor {
+	data := make([]byte, t.Bytes(int64(len(codes))))
+	for i, c := range codes {
+		data[i/2] |= byte(c&15) << (4 * (i % 2))
+	}
+	x, err := NewTensorBytes(t, data, dims...)
+	if err != nil {
+		panic(err)
+	}
+	return x
+}
+
 // Float32s returns a float tensor's elements as float32, widened from half where need be.
 func Float32s(t *Tensor) ([]float32, error) {
 	switch t.Type {

@@ -34,6 +34,12 @@ func FromTensor(t *graph.Tensor) (Array, error) {
 		a.Data, err = widened[int32](t)
 	case graph.Int16:
 		a.Data, err = widened[int16](t)
+	case graph.Uint16:
+		a.Data, err = widened[uint16](t)
+	case graph.Uint32:
+		a.Data, err = widened[uint32](t)
+	case graph.Uint64:
+		a.Data, err = widened[uint64](t)
 	case graph.Uint8:
 		a.Data, err = widened[uint8](t)
 	case graph.Int8:
@@ -52,12 +58,17 @@ func FromTensor(t *graph.Tensor) (Array, error) {
 	return a, err
 }
 
-func widened[T int64 | int32 | int16 | uint8 | int8](t *graph.Tensor) ([]float64, error) {
+// integer is an element type of integers.
+type integer interface {
+	int64 | int32 | int16 | int8 | uint64 | uint32 | uint16 | uint8
+}
+
+func widened[T integer](t *graph.Tensor) ([]float64, error) {
 	v, err := graph.Values[T](t)
 	return widen(v), err
 }
 
-func widen[T float32 | int64 | int32 | int16 | uint8 | int8](v []T) []float64 {
+func widen[T float32 | integer](v []T) []float64 {
 	out := make([]float64, len(v))
 	for i, x := range v {
 		out[i] = float64(x)
@@ -82,6 +93,14 @@ func (a Array) tensor() *graph.Tensor {
 		return graph.NewTensor(narrow[int8](a.Data), dims...)
 	case graph.Uint8:
 		return graph.NewTensor(narrow[uint8](a.Data), dims...)
+	case graph.Uint16:
+		return graph.NewTensor(narrow[uint16](a.Data), dims...)
+	case graph.Uint32:
+		return graph.NewTensor(narrow[uint32](a.Data), dims...)
+	case graph.Uint64:
+		return graph.NewTensor(narrow[uint64](a.Data), dims...)
+	case graph.Uint4, graph.Int4:
+		return graph.NewCodes(a.Type, narrow[int16](a.Data), dims...)
 	case graph.Double:
 		return graph.NewTensor(a.Data, dims...)
 	case graph.Bool:
@@ -94,7 +113,7 @@ func (a Array) tensor() *graph.Tensor {
 	return graph.NewTensor(narrow[float32](a.Data), dims...)
 }
 
-func narrow[T int64 | int32 | int16 | int8 | uint8 | float32](v []float64) []T {
+func narrow[T float32 | integer](v []float64) []T {
 	out := make([]T, len(v))
 	for i, x := range v {
 		out[i] = T(x)

@@ -63,14 +63,14 @@ func init() {
 		"Relu":           unary(func(x float64) float64 { return math.Max(x, 0) }),
 		"Softplus":       unary(func(x float64) float64 { return math.Log1p(math.Exp(x)) }),
 		"Gelu":           gelu,
-		"QuantizeLinear": quantize,
-		"Identity":       func(c *call) []Array { return one(c.in[0]) },
-		"Cast":           cast,
-		"Where":          where,
-		"Clip":           clip,
-		"MatMul":         func(c *call) []Array { return one(matmul(c.in[0], c.in[1])) },
-		"Gemm":           gemm,
-		"Conv":           convolve, "ConvTranspose": transposedConvolve,
+		"QuantizeLinear": quantize, "DynamicQuantizeLinear": quantizeRange,
+		"Identity": func(c *call) []Array { return one(c.in[0]) },
+		"Cast":     cast,
+		"Where":    where,
+		"Clip":     clip,
+		"MatMul":   func(c *call) []Array { return one(matmul(c.in[0], c.in[1])) },
+		"Gemm":     gemm,
+		"Conv":     convolve, "ConvTranspose": transposedConvolve,
 		"Softmax": softmax, "LogSoftmax": func(c *call) []Array {
 			return one(apply(softmax(c)[0], math.Log))
 		},
@@ -716,13 +716,11 @@ func dropAxes(dims, axes []int) []int {
 // quantize rounds x/scale to the nearest, even where two are, and cuts what the type can't hold.
 func quantize(c *call) []Array {
 	x, scale := c.in[0], c.in[1]
-	zero, low, high := Array{Type: graph.Uint8}, 0.0, 255.0
+	zero := Array{Type: graph.DataType(c.n.Int("output_dtype", int64(graph.Uint8)))}
 	if c.has(2) {
 		zero = c.in[2]
 	}
-	if zero.Type == graph.Int8 {
-		low, high = -128, 127
-	}
+	low, high := span(zero.Type)
 	of := c.scaleOf(x, scale)
 	out := zeros(zero.Type, x.Dims...)
 	for i, v := range x.Data {
@@ -734,6 +732,38 @@ func quantize(c *call) []Array {
 		out.Data[i] = max(low, min(high, math.RoundToEven(v/scale.Data[k])+shift))
 	}
 	return one(out)
+}
+
+// span is the lowest and the highest code of a type.
+func span(t graph.DataType) (low, high float64) {
+	bits := 8
+	switch t {
+	case graph.Uint16, graph.Int16:
+		bits = 16
+	case graph.Uint4, graph.Int4:
+		bits = 4
+	}
+	if t == graph.Int16 || t == graph.Int8 || t == graph.Int4 {
+		return -math.Exp2(float64(bits - 1)), math.Exp2(float64(bits-1)) - 1
+	}
+	return 0, math.Exp2(float64(bits)) - 1
+}
+
+// quantizeRange quantises to bytes that span what x spans, zero included.
+func quantizeRange(c *call) []Array {
+	x := c.in[0]
+	low, high := 0.0, 0.0
+	for _, v := range x.Data {
+		low, high = min(low, v), max(high, v)
+	}
+	scale := (high - low) / 255
+	zero := max(0, min(255, math.RoundToEven(-low/scale)))
+	if x.Type == graph.Float {
+		scale = float64(float32(scale)) // where halves fall is decided by floats
+	}
+	codes := apply(x, func(v float64) float64 { return max(0, min(255, math.RoundToEven(float64(float32(v/scale)))+zero)) })
+	codes.Type = graph.Uint8
+	return []Array{codes, {x.Type, []int{}, []float64{scale}}, {graph.Uint8, []int{}, []float64{zero}}}
 }
 
 // scaleOf finds the scale of each element: the only one, one along an axis, or one for each block of elements

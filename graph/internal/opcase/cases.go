@@ -228,6 +228,8 @@ var layouts = []Case{
 	{Op: "Resize", Name: "shrunk to the nearest", In: []Operand{F("1 1 6 6"), None(), None(), I("4", 1, 1, 3, 4)}, Attrs: attrs{"mode": "nearest"}},
 	{Op: "Resize", Name: "doubled, rounding up", In: []Operand{F("1 1 2 3"), None(), Values("4", 1, 1, 2, 2).Single()}, Attrs: attrs{"mode": "nearest", "nearest_mode": "ceil", "coordinate_transformation_mode": "asymmetric"}},
 	{Op: "Resize", Name: "linear, scales that leave a rest", In: []Operand{F("2 3 4 5"), None(), Values("4", 1, 1, 1.3, 0.7).Single()}, Attrs: attrs{"mode": "linear", "coordinate_transformation_mode": "pytorch_half_pixel"}},
+	{Op: "Resize", Name: "linear, corners aligned, scales that leave a rest", In: []Operand{F("1 1 4 5"), None(), Values("4", 1, 1, 0.6, 0.7).Single()}, Attrs: attrs{"mode": "linear", "coordinate_transformation_mode": "align_corners"}},
+	{Op: "Resize", Name: "cubic, corners aligned, scales that leave a rest", In: []Operand{F("1 1 5 6"), None(), Values("4", 1, 1, 0.8, 0.7).Single()}, Attrs: attrs{"mode": "cubic", "coordinate_transformation_mode": "align_corners"}},
 	{Op: "Resize", Name: "an image of free size", In: []Operand{F("b=1 1 h=3 w=4"), None(), Values("4", 1, 1, 2, 2).Single()}, Attrs: attrs{"mode": "linear"}, Refused: "depends on the run"},
 }
 

@@ -260,7 +260,7 @@ func (o Operand) tensor(t graph.DataType, r *rand.Rand) *graph.Tensor {
 	case o.kind == integers && o.typ == graph.Int8:
 		return graph.NewTensor(convert[int8](o.ints), o.dims...)
 	case o.kind == integers && (o.typ == graph.Uint4 || o.typ == graph.Int4):
-		return pairs(o.typ, o.ints, o.dims)
+		return graph.NewCodes(o.typ, convert[int16](o.ints), o.dims...)
 	case o.kind == integers:
 		return graph.NewTensor(o.ints, o.dims...)
 	}
@@ -271,20 +271,7 @@ func (o Operand) tensor(t graph.DataType, r *rand.Rand) *graph.Tensor {
 	return graph.NewTensor(single, o.dims...)
 }
 
-// pairs packs numbers of 4 bits, two in a byte.
-func pairs(t graph.DataType, values, dims []int64) *graph.Tensor {
-	data := make([]byte, t.Bytes(int64(len(values))))
-	for i, v := range values {
-		data[i/2] |= byte(v&15) << (4 * (i % 2))
-	}
-	x, err := graph.NewTensorBytes(t, data, dims...)
-	if err != nil {
-		panic(err)
-	}
-	return x
-}
-
-func convert[To, From int8 | uint8 | int32 | int64 | float32 | float64](values []From) []To {
+func convert[To, From int8 | uint8 | int16 | int32 | int64 | float32 | float64](values []From) []To {
 	out := make([]To, len(values))
 	for i, v := range values {
 		out[i] = To(v)

@@ -1,12 +1,13 @@
 """Writes node.zip: those of ONNX's node tests that are about operators package graph knows.
 
-    pip install onnx==1.23.2 && python make.py
+    pip install onnx==1.23.2 && python make.py [--limit BYTES] [OUT]
 
-Each test is two files in the archive: NAME/model.onnx, as the onnx package generates it, and
+Tests with more operands than the limit are left out; 0 leaves none out (make node-tests). Each test is two files in the archive: NAME/model.onnx, as the onnx package generates it, and
 NAME/data.onnx, a graph of constants alone: its inputs "in.NAME" and expected outputs "out.NAME". left_out.txt
 counts the tests of those operators that are left out for the type of an operand.
 """
 
+import argparse
 import collections
 import pathlib
 import warnings
@@ -30,7 +31,7 @@ Relu Reshape Resize RotaryEmbedding Round ScatterElements ScatterND Selu Shape S
 Softmax SoftmaxCrossEntropyLoss Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum SwiGLU Swish Tan Tanh
 ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where Xor
 """.split())
-DTYPES = {"float32", "float64", "int64", "int32", "int8", "uint8", "bool"}
+DTYPES = set("float32 float64 float16 bfloat16 int64 int32 int16 int8 int4 uint64 uint32 uint16 uint8 uint4 bool".split())
 LIMIT = 24 << 10  # bytes of operands in one test
 
 
@@ -56,8 +57,10 @@ def other_type(case):
     return None
 
 
-def wanted(case):
-    return about(case) and not other_type(case) and sum(a.nbytes for part in operands(case) for a in part) <= LIMIT
+def wanted(case, limit):
+    if not about(case) or other_type(case):
+        return False
+    return not limit or sum(a.nbytes for part in operands(case) for a in part) <= limit
 
 
 def data(case):
@@ -72,11 +75,15 @@ def data(case):
 
 def main():
     warnings.simplefilter("ignore")
+    here = pathlib.Path(__file__).with_name("node.zip")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", nargs="?", type=pathlib.Path, default=here)
+    parser.add_argument("--limit", type=int, default=LIMIT)
+    options = parser.parse_args()
     every = collect_testcases(None)
-    cases = [c for c in every if wanted(c)]
+    cases = [c for c in every if wanted(c, options.limit)]
     left_out = collections.Counter(filter(None, (other_type(c) for c in every if about(c))))
-    path = pathlib.Path(__file__).with_name("node.zip")
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as z:
+    with zipfile.ZipFile(options.out, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as z:
         for case in sorted(cases, key=lambda c: c.name):
             for opset in case.model.opset_import:
                 opset.version = max(opset.version, 9)  # those operators did not change before
@@ -86,7 +93,7 @@ def main():
                 z.writestr(info, model.SerializeToString(deterministic=True))
         info = zipfile.ZipInfo("left_out.txt", (1980, 1, 1, 0, 0, 0))
         z.writestr(info, "".join(f"{n} {kind}\n" for kind, n in sorted(left_out.items())))
-    print(f"{len(cases)} tests from onnx {onnx.__version__}, {path.stat().st_size} bytes")
+    print(f"{len(cases)} tests from onnx {onnx.__version__}, {options.out.stat().st_size} bytes")
 
 
 main()
