@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -16,7 +17,10 @@ import (
 
 // Open inspects the bundle in a folder, or a single ONNX file. An error says that there is nothing to
 // inspect; what can't be tuned is no error but among the report's refusals.
-func Open(path string) (*Report, error) {
+func Open(ctx context.Context, path string, o Options) (*Report, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errs.New(errs.NotFound, "model: %w: name an .onnx file or a folder that holds some", err)
@@ -24,7 +28,7 @@ func Open(path string) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &inspector{kinds: map[graph.Kind]bool{}, contextStart: 1}
+	in := &inspector{ctx: ctx, options: o, kinds: map[graph.Kind]bool{}, contextStart: 1}
 	in.Name, in.Path, in.Refusals, in.Models = filepath.Base(path), path, []string{}, []Model{}
 	if info.IsDir() {
 		err = in.folder(path)
@@ -42,6 +46,8 @@ func Open(path string) (*Report, error) {
 // inspector fills a report.
 type inspector struct {
 	Report
+	ctx          context.Context
+	options      Options
 	kinds        map[graph.Kind]bool // of the outputs found
 	contextStart int                 // the place of context in a text's tokens
 }
@@ -67,6 +73,13 @@ func (in *inspector) kind() string {
 func (in *inspector) refuse(part string, err error) {
 	if err != nil {
 		in.Refusals = append(in.Refusals, part+": "+err.Error())
+	}
+}
+
+// note notes how something was inspected, once.
+func (in *inspector) note(text string) {
+	if !slices.Contains(in.Notes, text) {
+		in.Notes = append(in.Notes, text)
 	}
 }
 
@@ -241,7 +254,7 @@ func (in *inspector) pinBranches(g *graph.Graph) error {
 			return err
 		}
 		pinned = true
-		in.Notes = append(in.Notes, "inspected with the input "+v.Name+" false")
+		in.note("inspected with the input " + v.Name + " false")
 	}
 	if !pinned {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,9 @@ import (
 	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/internal/errs"
 )
+
+// small is a step that every tower can take.
+var small = Options{Batch: 3, Prompts: 2, Depth: 2}
 
 // fixture is what a fixture's meta.json says of its model.
 type fixture struct {
@@ -39,7 +43,7 @@ func TestEveryFixtureIsWhatItsMetaSays(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, err := Open(filepath.Join(dir, "model.onnx"))
+			r, err := Open(t.Context(), filepath.Join(dir, "model.onnx"), small)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -102,7 +106,7 @@ func (f fixture) tower(t *testing.T, r *Report, found bool, of func() Tower, ins
 }
 
 func TestABundleIsInspectedWithItsFiles(t *testing.T) {
-	r, err := Open(filepath.Join("..", "..", "starter", "bundle"))
+	r, err := Open(t.Context(), filepath.Join("..", "..", "starter", "bundle"), small)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,6 +127,57 @@ func TestABundleIsInspectedWithItsFiles(t *testing.T) {
 		if len(line) < 14 || line[11:13] != "  " {
 			t.Errorf("not in two columns: %q", line)
 		}
+	}
+}
+
+// TestTheEstimateOfMemoryIsWhatAStepTakes on the starter; how near it is on models of real size, docs/benchmarks.md tells.
+// Times are not held against each other: they are other tests' as well.
+func TestTheEstimateOfMemoryIsWhatAStepTakes(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("a process's peak is known on Linux alone")
+	}
+	r, err := Open(t.Context(), filepath.Join("..", "..", "starter", "bundle"), Options{Batch: 64, Prompts: 4, Depth: 4, Measure: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range map[string]*Step{"image": r.Image.Step, "text": r.Text.Step} {
+		t.Logf("%s: %d bytes estimated, %d measured; %.2g s and %.2g s", name, s.Memory, s.MeasuredMemory, s.Seconds, s.MeasuredSeconds)
+		if ratio := float64(s.Memory) / float64(s.MeasuredMemory); ratio < 0.6 || ratio > 1.6 {
+			t.Errorf("%s: %d bytes estimated, %d measured", name, s.Memory, s.MeasuredMemory)
+		}
+		if s.Seconds <= 0 || s.MeasuredSeconds <= 0 {
+			t.Errorf("%s: %+v", name, s)
+		}
+	}
+}
+
+// TestAStepIsAsLargeAsAskedFor: twice the batch takes twice the operations, and deeper prompts no fewer.
+func TestAStepIsAsLargeAsAskedFor(t *testing.T) {
+	step := func(o Options) *Step {
+		r, err := Open(t.Context(), filepath.Join("..", "..", "starter", "bundle", "onnx", "text_model.onnx"), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Text == nil || r.Text.Step == nil {
+			t.Fatalf("no step: %q", r.Refusals)
+		}
+		return r.Text.Step
+	}
+	one, two := step(Options{Batch: 4, Prompts: 2, Depth: 1}), step(Options{Batch: 8, Prompts: 2, Depth: 1})
+	if two.Operations != 2*one.Operations || two.Memory <= one.Memory {
+		t.Errorf("%+v of twice the batch of %+v", two, one)
+	}
+	if one.Length != 32 {
+		t.Errorf("texts of %d tokens, the window is 32", one.Length)
+	}
+	if short := step(Options{Batch: 4, Prompts: 2, Depth: 1, Length: 16}); short.Operations >= one.Operations {
+		t.Errorf("%+v of shorter texts than %+v", short, one)
+	}
+	if deep := step(Options{Batch: 4, Prompts: 2, Depth: 99}); deep.Depth != 4 {
+		t.Errorf("prompts at %d blocks of 4", deep.Depth)
+	}
+	if _, err := Open(t.Context(), "nowhere", Options{}); errs.Of(err) != errs.Invalid {
+		t.Errorf("a batch of none: %v", err)
 	}
 }
 
@@ -149,7 +204,7 @@ func TestEachReasonForRefusalIsGiven(t *testing.T) {
 			if err := g.Save(path, graph.SaveOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			r, err := Open(path)
+			r, err := Open(t.Context(), path, small)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -164,17 +219,17 @@ func TestEachReasonForRefusalIsGiven(t *testing.T) {
 }
 
 func TestWhatIsNoModelIsAnError(t *testing.T) {
-	if _, err := Open("nowhere"); errs.Of(err) != errs.NotFound {
+	if _, err := Open(t.Context(), "nowhere", small); errs.Of(err) != errs.NotFound {
 		t.Errorf("nowhere: %v", err)
 	}
-	if _, err := Open(t.TempDir()); errs.Of(err) != errs.NotFound {
+	if _, err := Open(t.Context(), t.TempDir(), small); errs.Of(err) != errs.NotFound {
 		t.Errorf("an empty folder: %v", err)
 	}
 	path := filepath.Join(t.TempDir(), "text.onnx")
 	if err := os.WriteFile(path, []byte("no model"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(path); errs.Of(err) != errs.Invalid {
+	if _, err := Open(t.Context(), path, small); errs.Of(err) != errs.Invalid {
 		t.Errorf("a text: %v", err)
 	}
 }

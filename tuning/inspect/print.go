@@ -166,6 +166,35 @@ func (t *Tower) print(p printer, pooling, what string) {
 	if len(without) > 0 {
 		p.line("", "no gradient passes %s", strings.Join(without, ", "))
 	}
+	if t.Step != nil {
+		t.Step.print(p)
+	}
+}
+
+func (s *Step) print(p printer) {
+	size := fmt.Sprintf("batch of %d, %d prompts", s.Batch, s.Prompts)
+	if s.Depth > 1 {
+		size += fmt.Sprintf(" at %d blocks", s.Depth)
+	}
+	if s.Length > 0 {
+		size += fmt.Sprintf(", texts of %d tokens", s.Length)
+	}
+	p.line("", "a step (%s) takes some %s and %s, for %.1f GFLOP", size, duration(s.Seconds), megabytes(s.Memory), float64(s.Operations)/1e9)
+	if s.MeasuredSeconds > 0 {
+		p.line("", "measured: %s and %s", duration(s.MeasuredSeconds), megabytes(s.MeasuredMemory))
+	}
+}
+
+func duration(seconds float64) string {
+	switch {
+	case seconds == 0:
+		return "? s"
+	case seconds < 0.01:
+		return fmt.Sprintf("%.1f ms", 1e3*seconds)
+	case seconds < 1:
+		return fmt.Sprintf("%.0f ms", 1e3*seconds)
+	}
+	return fmt.Sprintf("%.1f s", seconds)
 }
 
 // String writes the tensor as graphs are printed.

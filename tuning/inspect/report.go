@@ -70,6 +70,7 @@ type Tower struct {
 	Nodes     int        `json:"nodes"`
 	OnPath    int        `json:"nodes_on_path"`
 	Operators []Operator `json:"operators"`
+	Step      *Step      `json:"step,omitempty"` // nil where no gradient can be computed
 }
 
 // Image is an image tower.

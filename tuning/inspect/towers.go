@@ -53,7 +53,8 @@ func (in *inspector) addImage(file string, g *graph.Graph, output string, hints 
 	im.GridRows, im.GridColumns = t.Grid()
 	im.Height, im.Width = extent(t.Pixels, 2), extent(t.Pixels, 3)
 	in.Image = im
-	return nil
+	im.Step, err = in.step(func(s *Step) (*graph.Graph, error) { return imageStep(t, s) })
+	return err
 }
 
 func (in *inspector) addText(file string, g *graph.Graph, output string) error {
@@ -68,7 +69,8 @@ func (in *inspector) addText(file string, g *graph.Graph, output string) error {
 		tx.Fixed = t.Fixed.Error()
 	}
 	in.Text = tx
-	return nil
+	tx.Step, err = in.step(func(s *Step) (*graph.Graph, error) { return textStep(t, in.contextStart, s) })
+	return err
 }
 
 func (in *inspector) addDecoder(file string, g *graph.Graph, output string) error {
