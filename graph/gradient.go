@@ -23,12 +23,19 @@ func Gradient(g *Graph, outputs, cotangents, wrt []*Value) (grads []*Value, err 
 
 // Gradient is [Gradient] at the end of what has been built.
 func (b *Builder) Gradient(outputs, cotangents, wrt []*Value) []*Value {
-	w := &backward{Builder: b, grads: map[*Value]*Value{}, active: activeValues(b.g, outputs, wrt)}
+	w := &backward{Builder: b, grads: map[*Value]*Value{}, active: activeValues(b.g, outputs, wrt), guarded: map[*Value]bool{}}
 	w.refuse()
 	for i, y := range outputs {
 		w.accumulate(y, w.seed(y, cotangents, i))
 	}
 	nodes := slices.Clone(b.g.Nodes)
+	for _, n := range nodes {
+		if n.Op == "Where" || n.Op == "IsNaN" {
+			for _, v := range n.Inputs {
+				w.guarded[v] = true
+			}
+		}
+	}
 	for _, n := range slices.Backward(nodes) {
 		if w.reached(n) {
 			w.onlyFirst(n)
@@ -64,8 +71,9 @@ func unreachable(g *Graph, outputs []*Value, v *Value) error {
 // backward is the state of one walk from the outputs back.
 type backward struct {
 	*Builder
-	grads  map[*Value]*Value // the gradient found so far
-	active map[*Value]bool   // values on a path from wrt to the outputs
+	grads   map[*Value]*Value // the gradient found so far
+	active  map[*Value]bool   // values on a path from wrt to the outputs
+	guarded map[*Value]bool   // values that a Where or an IsNaN reads: some of them may be no numbers
 }
 
 func (b *backward) seed(y *Value, cotangents []*Value, i int) *Value {

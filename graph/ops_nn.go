@@ -50,9 +50,13 @@ var _ = register(map[string]row{
 	})},
 })
 
-// gradSoftmax: y * (dy - sum(dy * y)); finite also where masked scores are -inf.
+// gradSoftmax: y * (dy - sum(dy * y)); finite also where masked scores are -inf. A row of -inf alone is no numbers;
+// where the graph guards against that, no gradient comes to it and none leaves it.
 func gradSoftmax(b *backward, n *Node) *Value {
 	y, dy := b.widened(n.Outputs[0]), b.widened(b.dy(n))
+	if b.guarded[n.Outputs[0]] {
+		y = b.Op("Where", nil, b.Op("IsNaN", nil, y), b.Scalar(0, y), y)
+	}
 	return b.Mul(y, b.Sub(dy, b.Sum(b.Mul(dy, y), true, n.Int("axis", -1))))
 }
 
