@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -65,6 +66,13 @@ type Overrides struct {
 	TextOutput  string `yaml:"text_output"`
 	// Image says by tensor names where prompts enter the image tower.
 	Image ImagePlaces `yaml:"image"`
+	// Text says so of context and the text tower.
+	Text TextPlaces `yaml:"text"`
+}
+
+// NamePlaces says whether foretoken.yaml names places where prompts enter.
+func (o Overrides) NamePlaces() bool {
+	return !reflect.ValueOf(o.Image).IsZero() || !reflect.ValueOf(o.Text).IsZero()
 }
 
 // ImagePlaces are the keys under image in foretoken.yaml: see [graph.ImageHints].
@@ -74,6 +82,22 @@ type ImagePlaces struct {
 	ClassTokens *int     `yaml:"class_tokens"`
 	Blocks      []string `yaml:"blocks"`
 	TokenAxis   *int     `yaml:"token_axis"`
+}
+
+// TextPlaces are the keys under text in foretoken.yaml: see [graph.TextHints].
+type TextPlaces struct {
+	IDs        string   `yaml:"ids"`
+	Mask       string   `yaml:"mask"`
+	TokenTypes string   `yaml:"token_types"`
+	Positions  string   `yaml:"position_ids"`
+	Embedding  string   `yaml:"embedding"`
+	Positioned string   `yaml:"positioned"`
+	Blocks     []string `yaml:"blocks"`
+	TokenAxis  *int     `yaml:"token_axis"`
+	End        string   `yaml:"end"`
+	Pooling    string   `yaml:"pooling"`
+	Start      *int     `yaml:"start"`
+	Trims      *bool    `yaml:"trims"`
 }
 
 // Open reads the bundle in dir; its name is the folder's.
@@ -250,6 +274,19 @@ func (b *Bundle) ImageTower() (*graph.ImageTower, error) {
 	t, err := graph.FindImageTower(g, output, graph.ImageHints(b.Overrides.Image))
 	if err != nil {
 		return nil, errs.New(errs.Of(err), "bundle %s: image tower: %w", b.Name, err)
+	}
+	return t, nil
+}
+
+// TextTower finds the text tower in the bundle's graph, with what foretoken.yaml says of it.
+func (b *Bundle) TextTower() (*graph.TextTower, error) {
+	g, output, err := b.TextModel()
+	if err != nil {
+		return nil, err
+	}
+	t, err := graph.FindTextTower(g, output, graph.TextHints(b.Overrides.Text))
+	if err != nil {
+		return nil, errs.New(errs.Of(err), "bundle %s: text tower: %w", b.Name, err)
 	}
 	return t, nil
 }

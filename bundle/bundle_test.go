@@ -157,4 +157,31 @@ func TestOverridesReachTheGraph(t *testing.T) {
 			t.Errorf("%s: %v", yaml, err)
 		}
 	}
+
+	words, err := open("logit_scale: 20").TextTower()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, start := words.Blocks[0].Name, 0
+	text, err := open("text: {ids: input_ids, embedding: '" + words.Embedding.Name + "', blocks: ['" + first + "'], start: 0}").TextTower()
+	if err != nil || len(text.Blocks) != 1 || text.Start == nil || *text.Start != start {
+		t.Errorf("context enters at %v (%v), want block %q and place %d", text, err, first, start)
+	}
+	for yaml, want := range map[string]string{
+		"text: {ids: nowhere}":               `no input "nowhere"`,
+		"text: {embedding: nowhere}":         `no tensor "nowhere"`,
+		"text: {embedding: '" + first + "'}": "in the graph that is no look-up in a table",
+		"text: {token_axis: 0}":              "token_axis is said to be 0, in the graph it is 1",
+		"text: {pooling: none}":              `pooling is said to be "none", in the graph it is "` + string(words.Pooling) + `"`,
+		"text: {mask: pixel_values}":         `no input "pixel_values"`,
+	} {
+		if _, err := open(yaml).TextTower(); errs.Of(err) != errs.Invalid || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", yaml, err)
+		}
+	}
+	for yaml, want := range map[string]bool{"logit_scale: 20": false, "text: {start: 1}": true, "image: {token_axis: 1}": true} {
+		if got := open(yaml).Overrides.NamePlaces(); got != want {
+			t.Errorf("%s names places: %v", yaml, got)
+		}
+	}
 }

@@ -36,12 +36,22 @@ type TextTower struct {
 	original *Graph
 	// TokenAxis is the axis of Blocks that carries the tokens.
 	TokenAxis int
+	// Pooling is what follows the last block; "" where that can't be told.
+	Pooling Pooling
+	// Start is the place of a text where context begins, where a hint says so: nil leaves it to the
+	// tokenizer.
+	Start *int
 }
 
-// FindTextTower looks for the insertion points of the encoder that computes the output.
-// An encoder where context can't enter is refused with the reason, kind [errs.Unsupported].
-func FindTextTower(g *Graph, output string) (t *TextTower, err error) {
+// FindTextTower looks for the insertion points of the encoder that computes the output, save for
+// those that a hint names. An encoder where context can't enter is refused with the reason, kind
+// [errs.Unsupported].
+func FindTextTower(g *Graph, output string, hints ...TextHints) (t *TextTower, err error) {
 	defer recoverBail(&err)
+	var h TextHints
+	if len(hints) > 0 {
+		h = hints[0]
+	}
 	only, err := g.Only(output)
 	if err != nil {
 		return nil, err
@@ -51,27 +61,22 @@ func FindTextTower(g *Graph, output string) (t *TextTower, err error) {
 		return nil, err
 	}
 	t = &TextTower{Graph: only, Output: only.Outputs[0]}
-	if err := t.findTable(); err != nil {
+	if err := t.findTable(h); err != nil {
 		return nil, err
 	}
-	t.open(unfolded)
-	if err := t.findBlocks(); err != nil {
-		return nil, err
+	t.open(unfolded, h)
+	for _, find := range []func(TextHints) error{t.findBlocks, t.findTokenAxis, t.findWindow, t.findInputs, t.findPooling} {
+		if err := find(h); err != nil {
+			return nil, err
+		}
 	}
-	if err := t.findTokenAxis(); err != nil {
-		return nil, err
-	}
-	if t.Window = t.findWindow(); t.limit > 0 && (t.Window == 0 || t.limit < t.Window) {
-		t.Window = t.limit
-	}
-	t.findSegments()
-	t.Trims = t.findTrims()
 	t.original = unfolded
 	return t, nil
 }
 
-// findBlocks finds where blocks begin and where the last one's attention ends.
-func (t *TextTower) findBlocks() error {
+// findBlocks finds where blocks begin, and where the tokens leave the last one, or takes what is
+// named.
+func (t *TextTower) findBlocks(h TextHints) (err error) {
 	all := segments(t.Graph, t.Embedding)
 	last := -1
 	for i, s := range all {
@@ -79,14 +84,26 @@ func (t *TextTower) findBlocks() error {
 			t.Blocks, last = append(t.Blocks, s.cut), i
 		}
 	}
-	if last < 0 {
+	if h.Blocks != nil {
+		if t.Blocks, err = blocksNamed(t.Graph, h.Blocks, t.Embedding); err != nil {
+			return err
+		}
+		if last < 0 {
+			last = cutAt(all, t.Blocks[len(t.Blocks)-1])
+		}
+	}
+	if len(t.Blocks) == 0 {
 		return unpromptable("no transformer block follows the token embeddings %q", t.Embedding.Name)
+	}
+	if h.End != "" {
+		t.end, err = t.endNamed(h.End, all)
+		return err
 	}
 	t.end = t.Output
 	if last+1 < len(all) {
 		t.end = all[last+1].cut
 	}
-	if !t.end.Shape.Equal(all[last].cut.Shape) {
+	if last < 0 || !t.end.Shape.Equal(t.Blocks[len(t.Blocks)-1].Shape) {
 		t.end = nil
 	}
 	return nil
@@ -95,7 +112,7 @@ func (t *TextTower) findBlocks() error {
 // findTokenAxis reads which axis of the blocks' inputs carries the tokens off their shapes.
 // Where batch and sequence are of one fixed size, every Transpose of the first two axes on
 // the way swaps them.
-func (t *TextTower) findTokenAxis() error {
+func (t *TextTower) findTokenAxis(h TextHints) error {
 	e, b := t.Embedding.Shape, t.Blocks[0].Shape
 	if len(b) != 3 || !b[2].Equal(e[2]) {
 		return unpromptable("the first block's input %q has shape %s, the tokens %s", t.Blocks[0].Name, b, e)
@@ -108,7 +125,7 @@ func (t *TextTower) findTokenAxis() error {
 	default:
 		return unpromptable("the first block's input %q has shape %s, the tokens %s", t.Blocks[0].Name, b, e)
 	}
-	return nil
+	return agree("token_axis", h.TokenAxis, t.TokenAxis)
 }
 
 // transposed says whether batch and sequence change places between embedding and blocks.
@@ -129,9 +146,10 @@ func (t *TextTower) transposed() bool {
 
 // lookUp is a table's Gather by a graph input's integers.
 type lookUp struct {
-	node  *Node
-	input *Value // [B,S]
-	rows  int
+	node      *Node
+	embedding *Value // what it makes, perhaps in another form
+	input     *Value // [B,S]
+	rows      int
 }
 
 // lookUps finds the Gathers of 2-D float tables by graph inputs themselves: positions are
@@ -144,7 +162,7 @@ func (t *TextTower) lookUps() []lookUp {
 		}
 		input := t.spelled(n.Inputs[1])
 		if rows, ok := n.Inputs[0].Shape[0].Int(); ok && input != nil {
-			out = append(out, lookUp{n, input, int(rows)})
+			out = append(out, lookUp{n, n.Outputs[0], input, int(rows)})
 		}
 	}
 	return out
@@ -152,37 +170,29 @@ func (t *TextTower) lookUps() []lookUp {
 
 // findTable finds the token table: where further inputs are looked up, such as segment ids, it
 // is the longest.
-func (t *TextTower) findTable() error {
-	longest, looked := lookUp{}, map[*Value]bool{}
-	for _, l := range t.lookUps() {
-		looked[l.input] = true
-		if l.rows > longest.rows {
-			longest = l
-		}
+func (t *TextTower) findTable(h TextHints) error {
+	found, err := t.tokensLookedUp(h)
+	if err != nil {
+		return err
 	}
-	if longest.node == nil {
-		return unpromptable("no look-up of token ids [batch,sequence] in a table was found")
-	}
-	t.IDs, t.Table, t.Embedding = longest.input, longest.node.Inputs[0], longest.node.Outputs[0]
+	t.IDs, t.Table, t.Embedding = found.input, found.node.Inputs[0], found.embedding
 	width, ok := t.Table.Shape[1].Int()
 	if !ok {
 		return unpromptable("the token table %q has shape %s", t.Table.Name, t.Table.Shape)
 	}
 	t.Width = int(width)
-	for _, in := range t.Graph.Inputs {
-		if len(in.Shape) == 2 && !looked[in] {
-			t.Mask = in
-		}
-	}
 	return nil
 }
 
 // mostSegments is how many token types a table may have that is not taken for one of positions.
 const mostSegments = 16
 
-// findSegments tells token types from positions, among the other inputs that are looked up.
-func (t *TextTower) findSegments() {
+// findInputs tells apart the other inputs [B,S]: token types and positions are looked up in tables, positions
+// may become angles as well, and a mask is neither.
+func (t *TextTower) findInputs(h TextHints) error {
+	looked := map[*Value]bool{}
 	for _, l := range t.lookUps() {
+		looked[l.input] = true
 		switch {
 		case l.input == t.IDs:
 		case l.rows > mostSegments:
@@ -191,6 +201,42 @@ func (t *TextTower) findSegments() {
 			t.Segments = l.input
 		}
 	}
+	for _, in := range t.Graph.Inputs {
+		switch {
+		case len(in.Shape) != 2 || looked[in] || in == t.IDs:
+		case becomesAngles(t.Graph, in):
+			t.Positions = in
+		default:
+			t.Mask = in
+		}
+	}
+	return t.takeInputs(h)
+}
+
+// becomesAngles says whether rotary positions are worked out from the input: it is multiplied by what no
+// input has part in, and sines are taken.
+func becomesAngles(g *Graph, input *Value) bool {
+	on, varies := map[*Value]bool{input: true}, map[*Value]bool{}
+	for _, in := range g.Inputs {
+		for v := range reached(g, in) {
+			varies[v] = true
+		}
+	}
+	for _, n := range g.Nodes {
+		i := slices.IndexFunc(n.Inputs, func(v *Value) bool { return on[v] })
+		if i < 0 {
+			continue
+		}
+		switch n.Op {
+		case "Cos", "Sin":
+			return true
+		case "Mul", "MatMul", "Einsum":
+			on[n.Outputs[0]] = !varies[n.Inputs[1-i]]
+		case "Cast", "Identity", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Expand", "Slice", "Concat":
+			on[n.Outputs[0]] = i == 0 || n.Op == "Concat"
+		}
+	}
+	return false
 }
 
 // spelled returns the integer input [batch,sequence] whose elements v holds, only
@@ -213,13 +259,24 @@ func isTable(v *Value) bool {
 	return v.Const != nil && v.Type.IsFloat() && len(v.Const.Dims) == 2
 }
 
-// findWindow reads the position table's length: of the tables that are added to the
-// embeddings before the first block, the longest.
-func (t *TextTower) findWindow() int {
-	if s, ok := t.IDs.Shape[1].Int(); ok {
-		return int(s)
+// findWindow finds how long a text may be: as the export fixed it, as long as the longest of the tables that are added to the
+// embeddings before the first block, and no longer than an opened graph has something for.
+func (t *TextTower) findWindow(h TextHints) error {
+	longest := longestText(t.Graph, t.Embedding, t.Blocks[0], t.Table, t.Width)
+	if h.Positioned != "" {
+		var err error
+		if longest, err = t.windowNamed(h.Positioned); err != nil {
+			return err
+		}
 	}
-	return longestText(t.Graph, t.Embedding, t.Blocks[0], t.Table, t.Width)
+	if s, fixed := t.IDs.Shape[1].Int(); fixed {
+		longest = int(s)
+	}
+	if t.limit > 0 && (longest == 0 || t.limit < longest) {
+		longest = t.limit
+	}
+	t.Window = longest
+	return nil
 }
 
 // tableRows looks upstream of v for a constant [rows,width] or [1,rows,width].

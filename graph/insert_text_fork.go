@@ -35,35 +35,6 @@ func carried(g *Graph, v *Value) map[*Value]bool {
 	return on
 }
 
-// averages says whether tokens are mixed behind the last block, as in a mean: an axis as long as
-// the text is reduced or summed over, and not picked from.
-func (t *TextTower) averages() bool {
-	if t.end == nil {
-		return false
-	}
-	length := t.IDs.Shape[1]
-	long := func(v *Value) bool {
-		return v != nil && slices.ContainsFunc(v.Shape, func(d Dim) bool { return d.Equal(length) })
-	}
-	on := map[*Value]bool{t.end: true}
-	for _, n := range t.Graph.Nodes {
-		if !slices.ContainsFunc(n.Inputs, func(v *Value) bool { return on[v] && long(v) }) {
-			continue
-		}
-		for _, v := range n.Outputs {
-			on[v] = v != nil
-		}
-		if reduces[n.Op] && !long(n.Outputs[0]) {
-			return true
-		}
-	}
-	return false
-}
-
-// reduces lists operators that make one number of those along an axis.
-var reduces = set("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceLogSumExp",
-	"ReduceSumSquare", "MatMul", "Gemm", "Einsum", "GlobalAveragePool", "GlobalMaxPool", "Softmax")
-
 // inputs are the graph's inputs that hold a number for each token.
 func (c *contextInsertion) inputs() []*Value {
 	var out []*Value

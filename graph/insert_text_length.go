@@ -224,7 +224,7 @@ func (t *TextTower) Lengths() (shortest, longest int) {
 
 // open opens the length of the tower's texts where the export fixed it and that can be done.
 // unfolded is the graph as it was.
-func (t *TextTower) open(unfolded *Graph) {
+func (t *TextTower) open(unfolded *Graph, h TextHints) {
 	was, fixed := t.IDs.Shape[1].Int()
 	if !fixed {
 		return
@@ -242,7 +242,7 @@ func (t *TextTower) open(unfolded *Graph) {
 		return
 	}
 	n := &TextTower{Graph: g, Output: g.Outputs[0], Exported: int(was), limit: int(min(limit, math.MaxInt32))}
-	if t.Fixed = n.findTable(); t.Fixed == nil {
+	if t.Fixed = n.findTable(h); t.Fixed == nil {
 		*t = *n
 	}
 }

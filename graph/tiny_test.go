@@ -24,6 +24,7 @@ type tiny struct {
 	attention string // "packed", "gathered", "einsum", "flat", "expanded"
 	mask      string // "zeros", "expanded", "where", "batch", "relative", "causal"
 	pool      string // "slice", "split", "mean", "sum", "reciprocal", "patches", "flatten", "all"
+	sees      bool   // all tokens of a text see each other
 	rotary    string // "halves", "pairs", "class": how positions turn queries and keys
 }
 
@@ -418,7 +419,11 @@ func (s tiny) text() (*graph.Graph, error) {
 		x := b.put(b.Op("Gather", nil, b.weight(11, b.width), ids), 0)
 		n := b.Op("Shape", graph.Attrs{"start": int64(1), "end": int64(2)}, ids)
 		positions := b.Op("Slice", nil, b.weight(b.tokens, b.width), b.Ints(0), n, b.Ints(0))
-		x = b.blocksOf(b.Add(x, positions), b.causal(n))
+		mask := b.causal(n)
+		if b.sees {
+			mask = nil
+		}
+		x = b.blocksOf(b.Add(x, positions), mask)
 		last := b.Op("ArgMax", graph.Attrs{"axis": int64(-1), "keepdims": int64(0)}, ids)
 		one := b.Op("Equal", nil, b.Op("Unsqueeze", nil, last, b.Ints(1)), b.Op("Range", nil, b.Const(graph.NewTensor([]int64{0})), b.Op("Squeeze", nil, n, b.Ints(0)), b.Const(graph.NewTensor([]int64{1}))))
 		chosen := b.Op("Cast", graph.Attrs{"to": int64(graph.Float)}, b.Op("Unsqueeze", nil, one, b.Ints(2)))

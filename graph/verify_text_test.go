@@ -180,3 +180,75 @@ func moved(g *graph.Graph, known map[string]bool, at int) (*graph.Graph, string)
 	}
 	return g, ""
 }
+
+// TestTextHintsTakeTheirPlaceAndContradictionsAreNamed overrides each finding by its name in the graph.
+func TestTextHintsTakeTheirPlaceAndContradictionsAreNamed(t *testing.T) {
+	s := tiny{named: true}.sized()
+	g, err := s.text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := textTower(t, s)
+	var blocks []string
+	for _, b := range found.Blocks {
+		blocks = append(blocks, b.Name)
+	}
+	embedding := found.Embedding.Name
+	number := func(n int) *int { return &n }
+	yes := true
+	for name, h := range map[string]graph.TextHints{
+		"all as found": {
+			IDs: "input_ids", Embedding: embedding, Positioned: blocks[0], Blocks: blocks, TokenAxis: number(1),
+			Pooling: string(found.Pooling), Start: number(1), Trims: &found.Trims,
+		},
+		"the last blocks alone": {Blocks: blocks[1:]},
+		"another start":         {Start: number(2)},
+	} {
+		tower, err := graph.FindTextTower(g, "text_embeds", h)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if h.Blocks != nil && (tower.Blocks[0].Name != h.Blocks[0] || len(tower.Blocks) != len(h.Blocks)) || h.Start != nil && *tower.Start != *h.Start {
+			t.Errorf("%s: found %d blocks from %q", name, len(tower.Blocks), tower.Blocks[0].Name)
+		}
+		if err := tower.Verify(interp.Run); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, tt := range map[string]struct {
+		h    graph.TextHints
+		want string
+	}{
+		"no such input of ids":         {graph.TextHints{IDs: "ids"}, `no input "ids" (it has ["input_ids"])`},
+		"no such mask":                 {graph.TextHints{Mask: "attention_mask"}, `mask: the graph that computes ["text_embeds"] has no input "attention_mask"`},
+		"ids for a mask":               {graph.TextHints{Mask: "input_ids"}, `mask is said to be "input_ids", in the graph that is the ids`},
+		"no such tensor":               {graph.TextHints{Embedding: "tokens"}, `no tensor "tokens"`},
+		"embeddings behind positions":  {graph.TextHints{Embedding: blocks[0]}, `embedding is said to be "` + blocks[0] + `", in the graph that is no look-up in a table but made by node`},
+		"no positions are added there": {graph.TextHints{Positioned: blocks[1]}, `positioned is said to be "` + blocks[1] + `", in the graph no table of positions is added there`},
+		"blocks out of order":          {graph.TextHints{Blocks: []string{blocks[1], blocks[0]}}, "does not come after"},
+		"no such block":                {graph.TextHints{Blocks: []string{"block"}}, `no tensor "block"`},
+		"another token axis":           {graph.TextHints{TokenAxis: number(0)}, "token_axis is said to be 0, in the graph it is 1"},
+		"an end ahead of the blocks":   {graph.TextHints{End: blocks[0]}, `end: "` + blocks[0] + `" does not come after the last block's input`},
+		"an end of another shape":      {graph.TextHints{End: found.Output.Name}, "it has to be [batch,tokens,width]"},
+		"no pooling":                   {graph.TextHints{Pooling: "max"}, `pooling is said to be "max": it is one of`},
+		"another pooling":              {graph.TextHints{Pooling: "last"}, `pooling is said to be "last", in the graph it is "mean"`},
+		"a start behind the end":       {graph.TextHints{Start: number(5)}, "start is said to be 5, in the graph texts have 6 places"},
+	} {
+		if _, err := graph.FindTextTower(g, "text_embeds", tt.h); errs.Of(err) != errs.Invalid || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+
+	seeing, err := tiny{sees: true}.sized().text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tower, err := graph.FindTextTower(seeing, "text_embeds", graph.TextHints{Trims: &yes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tower.Verify(interp.Run); errs.Of(err) != errs.Unsupported || !strings.Contains(err.Error(), "cut behind their end") {
+		t.Errorf("texts whose padding is attended to are said to be trimmed: %v", err)
+	}
+}

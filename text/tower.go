@@ -33,15 +33,20 @@ func OpenTower(b *bundle.Bundle, o ort.Options) (*Tower, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, output, err := b.TextModel()
+	info, err := b.TextTower()
 	if err != nil {
 		return nil, err
 	}
-	info, err := graph.FindTextTower(g, output)
-	if err != nil {
-		return nil, errs.New(errs.Of(err), "bundle %s: text tower: %w", b.Name, err)
-	}
 	return &Tower{Tokenizer: tok, Info: info, options: o, sessions: map[graph.ContextOptions]*ort.Session{}}, nil
+}
+
+// ContextStart is the place that context takes in a text's tokens: behind those that open it, where
+// foretoken.yaml does not say otherwise.
+func (t *Tower) ContextStart() int {
+	if t.Info.Start != nil {
+		return *t.Info.Start
+	}
+	return t.Tokenizer.ContextStart()
 }
 
 // Depth is the number of blocks that context can enter.
@@ -226,17 +231,21 @@ func (t *Tower) Graph(o graph.ContextOptions) (*graph.Graph, error) {
 	return t.Info.WithContext(o)
 }
 
-// ContextIDs returns the ids [C,S] of class names behind m placeholders that follow the tokens
-// that open a text, where context tokens are put. Names that do not fit the window are an error.
+// ContextIDs returns the ids [C,S] of class names with m placeholders where context begins: behind the
+// tokens that open a text as a rule. Names that do not fit the window are an error.
 func (t *Tower) ContextIDs(names []string, m int) (*graph.Tensor, error) {
 	var ids [][]int64
-	longest, placeholders := "", slices.Repeat([]int64{t.Info.Placeholder()}, m)
+	longest, placeholders, start := "", slices.Repeat([]int64{t.Info.Placeholder()}, m), t.ContextStart()
 	for _, name := range names {
 		tokens, err := t.Tokens(name + ".")
 		if err != nil {
 			return nil, err
 		}
-		row := t.frame(slices.Concat(placeholders, tokens))
+		row := t.frame(tokens)
+		if start > len(row)-1 {
+			return nil, errs.New(errs.Invalid, "context begins at place %d (text.start in foretoken.yaml), the class name %q has %d tokens", start, name, len(row))
+		}
+		row = slices.Insert(row, start, placeholders...)
 		if len(row) > t.Info.Window && len(name) > len(longest) {
 			longest = name
 		}

@@ -48,6 +48,12 @@ func (ms *Models) Get(ctx context.Context, name string) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
+	if b.Overrides.NamePlaces() { // they may be others than when the bundle was added: the digest leaves them out
+		if err := m.Verify(); err != nil {
+			m.Close()
+			return nil, err
+		}
+	}
 	ms.open[name] = m
 	return m, nil
 }
