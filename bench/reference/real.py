@@ -1,12 +1,22 @@
 """Exports encoders of the sizes that people use, with random weights, by both of torch's exporters, with PyTorch's gradients beside each.
 
-Usage: real.py OUT [NAME...]     NAME: a part of the folders' names
+Usage: real.py export OUT [NAME...]     NAME: a part of the folders' names
+       real.py measure WORK FORETOKEN TEST OUT.md [NAME...]
 The folders are what the fixtures' test reads (see exporters.py), a folder a tower. Opset 17 is torchscript's export with weights
 inline, opset 18 dynamo's with external data, as each does it by default.
+`measure` makes one folder after the other in WORK, has the program FORETOKEN inspect it and the test binary TEST of tuning/inspect
+differentiate it, deletes it, and writes a table between OUT.md's marks. It is an error when a gradient is not PyTorch's; times are
+reported: those of steps are the processor's, on one thread, as other work on the machine makes any other time a matter of luck. Each tower is exported by a process of its own, which gives its memory back.
 """
 import json
+import os
 import pathlib
+import platform
+import resource
+import shutil
+import subprocess
 import sys
+import time
 
 import numpy as np
 import torch
@@ -76,26 +86,79 @@ def export(case, path, exporter):
                       verbose=False)
 
 
-def main(out, wanted):
-    for name, build in MODELS.items():
+def folders(wanted):
+    """The folders' names, and of each the model, exporter and opset."""
+    for name in MODELS:
         for exporter, opset in ((TS, 17), (DY, 18)):
-            folder = pathlib.Path(out) / f"{name}_{exporter}_op{opset}"
-            if wanted and not any(w in folder.name for w in wanted) or (folder / "meta.json").exists():
-                continue
-            torch.manual_seed(0)
-            case = build()
-            for p in case.model.parameters():
-                p.requires_grad_(False)
-            folder.mkdir(parents=True, exist_ok=True)
-            inputs, found = case.reference()
-            with torch.no_grad():
-                export(case, folder / "model.onnx", exporter)
-            plain = lambda d: {k: v.detach().numpy() for k, v in d.items()}
-            np.savez(folder / "inputs.npz", **plain(case.inputs), **plain(inputs))
-            np.savez(folder / "gradients.npz", **plain(found))
-            (folder / "meta.json").write_text(json.dumps({"kind": case.kind, "output": case.out, **case.meta()}, indent=1))
-            print("made", folder.name, flush=True)
+            folder = f"{name}_{exporter}_op{opset}"
+            if not wanted or any(w in folder for w in wanted):
+                yield folder, name, exporter
+
+
+def make(out, wanted):
+    for folder, name, exporter in folders(wanted):
+        folder = pathlib.Path(out) / folder
+        if (folder / "meta.json").exists():
+            continue
+        torch.manual_seed(0)
+        case = MODELS[name]()
+        for p in case.model.parameters():
+            p.requires_grad_(False)
+        folder.mkdir(parents=True, exist_ok=True)
+        inputs, found = case.reference()
+        with torch.no_grad():
+            export(case, folder / "model.onnx", exporter)
+        plain = lambda d: {k: v.detach().numpy() for k, v in d.items()}
+        np.savez(folder / "inputs.npz", **plain(case.inputs), **plain(inputs))
+        np.savez(folder / "gradients.npz", **plain(found))
+        (folder / "meta.json").write_text(json.dumps({"kind": case.kind, "output": case.out, **case.meta()}, indent=1))
+        print("made", folder.name, flush=True)
+
+
+def measure(work, foretoken, test, out, wanted):
+    rows, failed = [], []
+    for folder, _, _ in folders(wanted):
+        path = pathlib.Path(work) / folder
+        subprocess.run([sys.executable, __file__, "export", work, folder], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wall, used = [], []
+        for _ in range(3):
+            start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run([foretoken, "model", "inspect", "--json", str(path / "model.onnx")], check=True, stdout=subprocess.DEVNULL)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            wall.append(time.monotonic() - start)
+            used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        p = subprocess.run([test, "-test.run", "^TestRealSize$"], env={**os.environ, "FORETOKEN_REAL_SIZE": str(path.resolve()), "FORETOKEN_THREADS": "1"}, capture_output=True, text=True)
+        shutil.rmtree(path)
+        lines = [l for l in p.stdout.splitlines() if l.startswith("{")]
+        if p.returncode or not lines:
+            failed.append(folder)
+            print(folder, p.stdout[-2000:], p.stderr[-2000:], sep="\n", flush=True)
+            continue
+        r = json.loads(lines[0])
+        s = r["Step"]
+        error = lambda kind: max(e for name, e in r["Errors"].items() if name.startswith(kind))
+        rows.append(f"| {folder} | {min(wall):.2f} ({min(used):.2f}) | {r['Seconds']:.2f} | {error('out'):.1e} | {error('grad'):.1e} "
+                    f"| {s['seconds']:.2f} / {s['measured_seconds']:.2f} | {s['memory_bytes'] / 1e9:.2f} / {s['measured_memory_bytes'] / 1e9:.2f} |")
+        print(rows[-1], flush=True)
+    head = [f"{cpu()}, {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}; torch {torch.__version__}.", "",
+            "| tower, exporter, opset | inspect, s (of a core) | gradient graph, s | output | gradient | a step on one thread, s: estimated / measured | memory, GB: estimated / measured |",
+            "|---|---|---|---|---|---|---|"]
+    before, rest = pathlib.Path(out).read_text().split("<!-- real-sizes -->\n")
+    after = rest.split("<!-- /real-sizes -->")[1]
+    pathlib.Path(out).write_text(before + "<!-- real-sizes -->\n" + "\n".join(head + rows) + "\n<!-- /real-sizes -->" + after)
+    if failed:
+        sys.exit("not PyTorch's gradient: " + ", ".join(failed))
+
+
+def cpu():
+    try:
+        return next(l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    if sys.argv[1] == "export":
+        make(sys.argv[2], sys.argv[3:])
+    else:
+        measure(*sys.argv[2:6], sys.argv[6:])

@@ -10,7 +10,7 @@ import (
 
 func newModel() *cobra.Command {
 	cmd := &cobra.Command{Use: "model", Short: "Work with bundles: frozen models"}
-	cmd.AddCommand(newModelInspect(), newModelPrint(), newModelVJP(), newModelAdd(), newModelList())
+	cmd.AddCommand(newModelInspect(), newModelPrint(), newModelVJP(), newModelExport(), newModelAdd(), newModelList())
 	return cmd
 }
 

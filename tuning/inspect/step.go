@@ -69,12 +69,17 @@ func textStep(t *graph.TextTower, start int, s *Step) (*graph.Graph, error) {
 // defaultLength is the length of texts in tokens where a tower has no window.
 const defaultLength = 77
 
-// differentiate fixes the extents that are open and appends the gradients by the prompts.
+// differentiate fixes the extents that are open and appends the gradients.
 func differentiate(g *graph.Graph, kind string, s *Step) error {
 	for _, v := range g.Inputs {
 		fix(v, 0, s.Batch)
 		fix(v, 1, s.Length)
 	}
+	return appendGradients(g, kind, s)
+}
+
+// appendGradients appends the gradients of the output by the prompts: "d.visual.0" and so on.
+func appendGradients(g *graph.Graph, kind string, s *Step) error {
 	return g.Build(func(b *graph.Builder) {
 		y := g.Outputs[0]
 		var prompts []*graph.Value
