@@ -10,7 +10,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 export FORETOKEN_S3_BIN ?= $(CURDIR)/bin/foretoken-s3
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: build setup demo test lint unit browser clients fuzz reference exports node-tests baked real-sizes bench report clean
+.PHONY: build setup demo test lint unit browser clients fuzz reference exports node-tests baked real-sizes memory bench report clean
 
 build: ## both binaries: the service and its embedded S3
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/foretoken ./cmd/foretoken
@@ -49,6 +49,9 @@ FUZZ := ./graph:FuzzParse ./prompt:FuzzRead ./dataset:FuzzImportZip ./text/token
 
 fuzz: setup ## ten minutes for each parser of hostile input
 	@for f in $(FUZZ); do go test $${f%%:*} -run '^$$' -fuzz "^$${f##*:}$$" -fuzztime $(FUZZTIME); done
+
+memory: setup ## peak memory of training alone, and with evaluation and serving, on a tower of ViT-B's size
+	FORETOKEN_MEMORY=large go test -count 1 -v ./serving -run '^TestOneCopyOfTheWeights$$'
 
 reference: setup ## PyTorch follows the tuning of the tests; for bench/reference/requirements.txt
 	test -d .cache/reference || (python3 -m venv .cache/reference && .cache/reference/bin/pip install -q -r bench/reference/requirements.txt)

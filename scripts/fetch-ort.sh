@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Puts ONNX Runtime's shared library into .cache/ort, taken by package name from Python's or
 # Node's ordinary package index, pinned by version and checksum. Does nothing when it is there, or
-# when FORETOKEN_ORT_LIB names one.
+# when FORETOKEN_ORT_LIB names one. With the argument "webgpu", Node's package, whose library runs on
+# WebGPU as well, goes into .cache/ort-webgpu.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,16 +10,22 @@ version=1.32.0
 wheel_sha256=5a34fc4dfeb5a7b4a74c95dcba1e773d722abda720b474edf1b0c419dc6d163d
 npm_version=1.30.0
 npm_sha256=6e3390d6b783e7be946fad629292799da28d0b42f84856e50d2c1b0383291e75
-target=.cache/ort/libonnxruntime.so
+folder=.cache/ort
+case "${1:-}" in
+"") ;;
+webgpu) folder=.cache/ort-webgpu version=$npm_version; unset FORETOKEN_ORT_LIB ;;
+*) echo "usage: fetch-ort.sh [webgpu]" >&2; exit 2 ;;
+esac
+target=$folder/libonnxruntime.so
 
 if [ -n "${FORETOKEN_ORT_LIB:-}" ]; then
 	[ -f "$FORETOKEN_ORT_LIB" ] || { echo "FORETOKEN_ORT_LIB names $FORETOKEN_ORT_LIB, which is no file" >&2; exit 1; }
 	exit 0
 fi
-if [ -f "$target" ] && [ "$(cat .cache/ort/version 2>/dev/null)" = "$version" ]; then exit 0; fi
+if [ -f "$target" ] && [ "$(cat $folder/version 2>/dev/null)" = "$version" ]; then exit 0; fi
 
-mkdir -p .cache/ort
-work=$(mktemp -d .cache/ort/fetch.XXXXXX)
+mkdir -p $folder
+work=$(mktemp -d $folder/fetch.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 
 # pinned SHA256 FILE ends the script when the file is another one.
@@ -54,6 +61,10 @@ case "$(uname -s)-$(uname -m)" in
 Linux-x86_64) ;;
 *) echo "no pinned ONNX Runtime for $(uname -s) on $(uname -m): put one of version 1.24 or newer somewhere and set FORETOKEN_ORT_LIB to it" >&2; exit 1 ;;
 esac
-from_wheel || from_npm || { echo "ONNX Runtime could not be fetched with pip or npm; install one of them, or set FORETOKEN_ORT_LIB to a libonnxruntime.so of version 1.24 or newer" >&2; exit 1; }
+if [ "${1:-}" = webgpu ]; then
+	from_npm || { echo "ONNX Runtime with WebGPU could not be fetched with npm: install Node" >&2; exit 1; }
+else
+	from_wheel || from_npm || { echo "ONNX Runtime could not be fetched with pip or npm; install one of them, or set FORETOKEN_ORT_LIB to a libonnxruntime.so of version 1.24 or newer" >&2; exit 1; }
+fi
 mv "$work/libonnxruntime.so" "$target"
-echo "$version" >.cache/ort/version
+echo "$version" >$folder/version

@@ -1,6 +1,9 @@
 #include "capi.h"
 
 #include <dlfcn.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdio.h>
 
 static const OrtApi *api;
@@ -19,6 +22,7 @@ static OrtStatus *open_environment(int threads) {
   TRY(api->CreateThreadingOptions(&pool));
   OrtStatus *status = api->SetGlobalIntraOpNumThreads(pool, threads);
   if (!status) status = api->SetGlobalInterOpNumThreads(pool, 1);
+  if (!status) status = api->SetGlobalSpinControl(pool, 0); // threads that wait leave the cores to others
   if (!status) status = api->CreateEnvWithGlobalThreadPools(ORT_LOGGING_LEVEL_FATAL, "foretoken", pool, &env);
   api->ReleaseThreadingOptions(pool);
   if (status) return status;
@@ -54,7 +58,7 @@ static OrtStatus *set_options(OrtSessionOptions *o, bool deterministic) {
   TRY(api->DisablePerSessionThreads(o));
   TRY(api->SetDeterministicCompute(o, deterministic));
   TRY(api->SetSessionLogSeverityLevel(o, ORT_LOGGING_LEVEL_FATAL));
-  TRY(api->EnableCpuMemArena(o));
+  TRY(api->EnableCpuMemArena(o)); // docs/benchmarks.md has the figures for these two
   return api->DisableMemPattern(o);
 }
 
@@ -71,7 +75,11 @@ void ft_release_options(OrtSessionOptions *o) { api->ReleaseSessionOptions(o); }
 
 OrtStatus *ft_session(const void *model, size_t length, const OrtSessionOptions *o,
                       OrtPrepackedWeightsContainer *container, OrtSession **out) {
-  return api->CreateSessionFromArrayWithPrepackedWeightsContainer(env, model, length, o, container, out);
+  OrtStatus *status = api->CreateSessionFromArrayWithPrepackedWeightsContainer(env, model, length, o, container, out);
+#ifdef __GLIBC__
+  malloc_trim(0); // preparing a graph leaves megabytes free that only the next one would use
+#endif
+  return status;
 }
 void ft_release_session(OrtSession *s) { api->ReleaseSession(s); }
 

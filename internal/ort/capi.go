@@ -8,6 +8,7 @@ import "C"
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"unsafe"
 
@@ -45,12 +46,19 @@ type shared struct {
 	initializers    []*C.OrtValue
 }
 
-// newShared makes a session from a model whose weights that lie in files are taken from o.Weights.
-func newShared(g *graph.Graph, model []byte, dir string, inputs, outputs []string, o Options) (_ *shared, err error) {
+// root is the folder that weights' places are told relative to: they may be in several.
+const root = "/"
+
+// newShared makes a session from a graph whose weights that lie in files are taken from o.Weights.
+func newShared(g *graph.Graph, o Options) (_ *shared, err error) {
+	model, err := g.Marshal(graph.MarshalOptions{DataDir: root})
+	if err != nil {
+		return nil, err
+	}
 	if err := o.Weights.acquire(); err != nil {
 		return nil, err
 	}
-	s := &shared{weights: o.Weights, inputs: cStrings(inputs), outputs: cStrings(outputs)}
+	s := &shared{weights: o.Weights, inputs: cStrings(names(g.Inputs)), outputs: cStrings(names(g.Outputs))}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -61,8 +69,16 @@ func newShared(g *graph.Graph, model []byte, dir string, inputs, outputs []strin
 		return nil, err
 	}
 	defer C.ft_release_options(settings)
-	if dir != "" {
-		if err := configure(settings, folderKey, dir); err != nil {
+	for _, c := range [][2]string{
+		{folderKey, root},
+		// What is computed from weights would be the session's own; settle has done it. Older libraries
+		// don't know the limit: their sessions keep transposed matrices of their own.
+		{"optimization.constant_folding_max_output_size_in_bytes", fmt.Sprint(foldLimit)},
+		// Products become Gemms where all extents are known, and other kernels repack weights in other
+		// forms.
+		{"optimization.disable_specified_optimizers", "MatMulAddFusion"},
+	} {
+		if err := configure(settings, c[0], c[1]); err != nil {
 			return nil, err
 		}
 	}

@@ -136,20 +136,18 @@ func NewSession(g *graph.Graph, o Options) (*Session, error) {
 	if len(g.Inputs) == 0 || len(g.Outputs) == 0 {
 		return nil, errs.New(errs.Invalid, "a graph of %d inputs and %d outputs can't be run: it needs one of each", len(g.Inputs), len(g.Outputs))
 	}
-	dir := dataDir(g)
 	fit, scalars := adapt(g)
-	model, err := fit.Marshal(graph.MarshalOptions{DataDir: dir})
-	if err != nil {
-		return nil, err
-	}
 	s := &Session{inputs: slices.Clone(g.Inputs), outputs: slices.Clone(g.Outputs), scalars: scalars}
+	var err error
 	switch {
 	case o.Weights != nil:
-		s.engine, err = newShared(fit, model, dir, names(g.Inputs), names(g.Outputs), o)
+		if fit, err = o.Weights.settle(fit); err == nil {
+			s.engine, err = newShared(fit, o)
+		}
 	case o.Deterministic:
 		err = errs.New(errs.Invalid, "a session that shares no weights can't be deterministic: set Options.Weights")
 	default:
-		s.engine, err = newWrapped(model, dir, names(g.Inputs), names(g.Outputs), o)
+		s.engine, err = newWrapped(fit, o)
 	}
 	if err != nil {
 		return nil, err
@@ -163,15 +161,6 @@ func names(values []*graph.Value) []string {
 		out[i] = v.Name
 	}
 	return out
-}
-
-// dataDir is the folder that the graph's weights lie in: the model's own.
-func dataDir(g *graph.Graph) string {
-	dir, err := filepath.EvalSymlinks(g.Dir)
-	if err != nil {
-		return g.Dir
-	}
-	return dir
 }
 
 // Close frees the session when the runs under way have ended. Later runs are errors; closing

@@ -6,6 +6,8 @@ import "C"
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -19,10 +21,14 @@ import (
 type Weights struct {
 	packed *C.OrtPrepackedWeightsContainer
 
-	mu    sync.Mutex
-	users int // sessions, and who made it
-	open  bool
-	files map[string][]byte // mapped, by path
+	settling sync.Mutex
+	made     map[string]*graph.Source // where what was computed of weights lies, by key
+
+	mu        sync.Mutex
+	users     int // sessions, and who made it
+	open      bool
+	files     map[string][]byte   // mapped, by path
+	scratches map[string]*os.File // those of files that hold what was computed
 }
 
 // NewWeights returns weights that no session shares yet.
@@ -30,7 +36,7 @@ func NewWeights() (*Weights, error) {
 	if err := Init(); err != nil {
 		return nil, err
 	}
-	w := &Weights{users: 1, open: true, files: map[string][]byte{}}
+	w := &Weights{users: 1, open: true, files: map[string][]byte{}, made: map[string]*graph.Source{}, scratches: map[string]*os.File{}}
 	return w, failed(ErrLoad, C.ft_container(&w.packed))
 }
 
@@ -64,8 +70,12 @@ func (w *Weights) release() {
 		return
 	}
 	C.ft_release_container(w.packed)
-	for _, b := range w.files {
+	for path, b := range w.files {
 		syscall.Munmap(b)
+		if f := w.scratches[path]; f != nil {
+			os.Remove(path)
+			f.Close()
+		}
 	}
 }
 
@@ -85,6 +95,58 @@ func (w *Weights) bytes(s *graph.Source) ([]byte, error) {
 		return nil, errs.New(errs.Conflict, "%s has %d bytes; a weight lies at %d to %d: the file was changed since the model was loaded", s.Path, len(file), s.Offset, s.Offset+s.Length)
 	}
 	return file[s.Offset:][:s.Length:s.Length], nil
+}
+
+// scratchName is what files of [Weights.scratch] are called. Whoever uses one holds a lock on it.
+const scratchName = "foretoken-weights-"
+
+// scratch maps a new file, which goes with w.
+func (w *Weights) scratch(size int64) (path string, mapped []byte, err error) {
+	removeAbandoned()
+	f, err := os.CreateTemp("", ".new-"+scratchName+"*")
+	if err != nil {
+		return "", nil, err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+			os.Remove(path)
+			f.Close()
+		}
+	}()
+	path = filepath.Join(filepath.Dir(f.Name()), strings.TrimPrefix(filepath.Base(f.Name()), ".new-"))
+	if err = syscall.Flock(int(f.Fd()), syscall.LOCK_SH); err != nil {
+		return path, nil, err
+	}
+	if err = os.Rename(f.Name(), path); err != nil {
+		return path, nil, err
+	}
+	if err = f.Truncate(size); err != nil {
+		return path, nil, err
+	}
+	if mapped, err = syscall.Mmap(int(f.Fd()), 0, int(size), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED); err != nil {
+		return path, nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.files[path] = mapped
+	w.scratches[path] = f
+	return path, mapped, nil
+}
+
+// removeAbandoned removes the scratch files of processes that were killed: nobody holds locks on them.
+func removeAbandoned() {
+	paths, _ := filepath.Glob(filepath.Join(os.TempDir(), scratchName+"*"))
+	for _, path := range paths {
+		f, err := os.Open(path)
+		if err != nil {
+			continue
+		}
+		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			os.Remove(path)
+		}
+		f.Close()
+	}
 }
 
 func mapFile(path string) ([]byte, error) {

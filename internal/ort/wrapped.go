@@ -2,6 +2,7 @@ package ort
 
 import (
 	"context"
+	"path/filepath"
 	"reflect"
 
 	"github.com/foretoken/foretoken/graph"
@@ -15,17 +16,31 @@ type wrapped struct {
 	outputs []string
 }
 
-func newWrapped(model []byte, dir string, inputs, outputs []string, o Options) (*wrapped, error) {
+func newWrapped(g *graph.Graph, o Options) (*wrapped, error) {
+	dir := dataDir(g)
+	model, err := g.Marshal(graph.MarshalOptions{DataDir: dir})
+	if err != nil {
+		return nil, err
+	}
 	settings, err := wrappedOptions(o, dir)
 	if err != nil {
 		return nil, err
 	}
 	defer settings.Destroy()
-	s, err := onnx.NewDynamicAdvancedSessionWithONNXData(model, inputs, outputs, settings)
+	s, err := onnx.NewDynamicAdvancedSessionWithONNXData(model, names(g.Inputs), names(g.Outputs), settings)
 	if err != nil {
 		return nil, newError(ErrLoad, 0, err.Error())
 	}
-	return &wrapped{s, outputs}, nil
+	return &wrapped{s, names(g.Outputs)}, nil
+}
+
+// dataDir is the folder that the graph's weights lie in: the model's own.
+func dataDir(g *graph.Graph) string {
+	dir, err := filepath.EvalSymlinks(g.Dir)
+	if err != nil {
+		return g.Dir
+	}
+	return dir
 }
 
 func wrappedOptions(o Options, dir string) (*onnx.SessionOptions, error) {
