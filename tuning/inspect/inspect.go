@@ -103,7 +103,9 @@ func (in *inspector) folder(dir string) error {
 	in.bundleTower(b.ImageFile(), b.VisionModel, func(file string, g *graph.Graph, output string) error {
 		return in.addImage(file, g, output, graph.ImageHints(b.Overrides.Image))
 	}, "image tower", graph.KindImage)
-	in.bundleTower(b.TextFile(), b.TextModel, in.addText, "text tower", graph.KindText)
+	in.bundleTower(b.TextFile(), b.TextModel, func(file string, g *graph.Graph, output string) error {
+		return in.addText(file, g, output, graph.TextHints(b.Overrides.Text))
+	}, "text tower", graph.KindText)
 	return nil
 }
 
@@ -197,11 +199,14 @@ func (in *inspector) addBest(file string, g *graph.Graph, best map[graph.Kind]*g
 	image := func(file string, g *graph.Graph, output string) error {
 		return in.addImage(file, g, output, graph.ImageHints{})
 	}
+	words := func(file string, g *graph.Graph, output string) error {
+		return in.addText(file, g, output, graph.TextHints{})
+	}
 	towers := 0
 	for _, a := range []struct {
 		kind graph.Kind
 		add  adder
-	}{{graph.KindImage, image}, {graph.KindText, in.addText}, {graph.KindDecoder, in.addDecoder}} {
+	}{{graph.KindImage, image}, {graph.KindText, words}, {graph.KindDecoder, in.addDecoder}} {
 		if v := best[a.kind]; v != nil {
 			towers++
 			in.refuse(file+": "+v.Name, a.add(file, g, v.Name))

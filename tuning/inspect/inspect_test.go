@@ -14,7 +14,7 @@ import (
 )
 
 // small is a step that every tower can take.
-var small = Options{Batch: 3, Prompts: 2, Depth: 2}
+var small = Options{Batch: 3, Prompts: 2, Depth: 2, Measure: true}
 
 // fixture is what a fixture's meta.json says of its model.
 type fixture struct {
@@ -92,6 +92,9 @@ func (f fixture) tower(t *testing.T, r *Report, found bool, of func() Tower, ins
 	}
 	if insert != nil && !slices.Contains(insert, tower.Insert.Name) {
 		t.Errorf("prompts join at %q, want one of %q", tower.Insert.Name, insert)
+	}
+	if s := tower.Step; s == nil || s.Operations == 0 || s.Memory == 0 || s.MeasuredSeconds == 0 {
+		t.Errorf("a step: %+v", s)
 	}
 	for i, names := range f.Blocks {
 		if i >= len(tower.BlockInputs) || !slices.Contains(names, tower.BlockInputs[i].Name) {

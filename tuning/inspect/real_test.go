@@ -135,8 +135,11 @@ func (r *realTower) differentiate(t *testing.T, name string, build func() (*grap
 		t.Fatal(err)
 	}
 	y := g.Outputs[0].Name
-	s := &Step{Depth: len(layers)}
-	if err := appendGradients(g, kind, s); err != nil {
+	var prompts []string
+	for i := range layers {
+		prompts = append(prompts, graph.PromptName(kind, i))
+	}
+	if err := appendGradients(g, prompts); err != nil {
 		t.Fatal(err)
 	}
 	r.Seconds, r.Nodes = max(r.Seconds, time.Since(start).Seconds()), len(g.Nodes)

@@ -66,29 +66,93 @@ func textStep(t *graph.TextTower, start int, s *Step) (*graph.Graph, error) {
 	return g, differentiate(g, "context", s)
 }
 
+// decoderStep is the same for a decoder with a soft prefix, from token ids to their scores.
+func decoderStep(t *graph.DecoderTower, s *Step) (*graph.Graph, error) {
+	s.Depth = 1
+	if s.Length == 0 {
+		s.Length = defaultLength
+	}
+	if t.Window > 0 {
+		s.Length = min(s.Length, t.Window-s.Prompts)
+	}
+	if n := extent(t.IDs, 1); n > 0 {
+		s.Length = n
+	}
+	if s.Length < 1 {
+		return nil, errs.New(errs.Invalid, "a prefix of %d tokens leaves no room for text in %d places", s.Prompts, t.Window)
+	}
+	g, err := t.WithPrefix(graph.PrefixOptions{Tokens: s.Prompts})
+	if err != nil {
+		return nil, err
+	}
+	g.Outputs = g.Outputs[:1] // without present keys and values
+	g.Prune()
+	g.PruneInputs()
+	fixInputs(g, s.Batch, s.Length, t.IDs, t.Mask, t.Positions)
+	fixInputs(g, s.Batch, encoded, t.Encoder, t.EncoderMask)
+	for _, l := range t.Layers {
+		length := 0 // nothing came before
+		if l.Cross {
+			length = encoded
+		}
+		for _, past := range []*graph.Value{l.PastKey, l.PastValue} {
+			if v := fixInput(g, past, 0, s.Batch); v != nil {
+				fix(v, 2, length)
+			}
+		}
+	}
+	return g, appendGradients(g, []string{"prefix"})
+}
+
+// encoded is the length of what a decoder's cross attention looks at: ViT-B/16's tokens, for example.
+const encoded = 197
+
+// fixInputs fixes the first two extents of the inputs that stand for a tower's.
+func fixInputs(g *graph.Graph, rows, columns int, inputs ...*graph.Value) {
+	for _, of := range inputs {
+		if v := fixInput(g, of, 0, rows); v != nil {
+			fix(v, 1, columns)
+		}
+	}
+}
+
+// fixInput fixes an extent of the input that stands for a tower's, which it returns; nil where there is none.
+func fixInput(g *graph.Graph, of *graph.Value, axis, size int) *graph.Value {
+	if of == nil || g.Input(of.Name) == nil {
+		return nil
+	}
+	v := g.Input(of.Name)
+	fix(v, axis, size)
+	return v
+}
+
 // defaultLength is the length of texts in tokens where a tower has no window.
 const defaultLength = 77
 
-// differentiate fixes the extents that are open and appends the gradients.
+// differentiate fixes the extents that are open and appends the gradients by the prompts of each block.
 func differentiate(g *graph.Graph, kind string, s *Step) error {
 	for _, v := range g.Inputs {
 		fix(v, 0, s.Batch)
 		fix(v, 1, s.Length)
 	}
-	return appendGradients(g, kind, s)
+	var prompts []string
+	for i := range s.Depth {
+		prompts = append(prompts, graph.PromptName(kind, i))
+	}
+	return appendGradients(g, prompts)
 }
 
 // appendGradients appends the gradients of the output by the prompts: "d.visual.0" and so on.
-func appendGradients(g *graph.Graph, kind string, s *Step) error {
+func appendGradients(g *graph.Graph, prompts []string) error {
 	return g.Build(func(b *graph.Builder) {
 		y := g.Outputs[0]
-		var prompts []*graph.Value
-		for i := range s.Depth {
-			prompts = append(prompts, g.Input(graph.PromptName(kind, i)))
+		var wrt []*graph.Value
+		for _, name := range prompts {
+			wrt = append(wrt, g.Input(name))
 		}
 		cotangent := b.Input("cotangent", y.Type, y.Shape)
-		for i, d := range b.Gradient([]*graph.Value{y}, []*graph.Value{cotangent}, prompts) {
-			b.Output("d."+prompts[i].Name, d)
+		for i, d := range b.Gradient([]*graph.Value{y}, []*graph.Value{cotangent}, wrt) {
+			b.Output("d."+prompts[i], d)
 		}
 	})
 }

@@ -57,8 +57,8 @@ func (in *inspector) addImage(file string, g *graph.Graph, output string, hints 
 	return err
 }
 
-func (in *inspector) addText(file string, g *graph.Graph, output string) error {
-	t, err := graph.FindTextTower(g, output)
+func (in *inspector) addText(file string, g *graph.Graph, output string, hints graph.TextHints) error {
+	t, err := graph.FindTextTower(g, output, hints)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,8 @@ func (in *inspector) addDecoder(file string, g *graph.Graph, output string) erro
 		d.Encoder = t.Encoder.Name
 	}
 	in.Decoder = d
-	return nil
+	d.Step, err = in.step(func(s *Step) (*graph.Graph, error) { return decoderStep(t, s) })
+	return err
 }
 
 // extent is a fixed extent of a value, 0 where it depends on the run.
