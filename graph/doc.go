@@ -35,6 +35,12 @@
 // [Gradient] appends the reverse-mode derivative. It visits only nodes between the loss and the
 // values that gradients are wanted for. [Merge] puts two towers side by side, for a loss over both.
 //
+// # What a graph is and costs
+//
+// [KindOf] tells image and text towers and decoders apart, [Graph.Coverage] which operators a gradient has to pass and
+// whether it can, and [Graph.Cost], where all extents are fixed, how many additions and multiplications a run takes and
+// how much memory. [Exported] is what the file held before it was read.
+//
 // # One table
 //
 // What is known of an operator is one row of a table in the files ops_*.go: a rule for types, shapes

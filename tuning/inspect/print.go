@@ -152,19 +152,23 @@ func (t *Tower) print(p printer, pooling, what string) {
 			p.line("", "...")
 		}
 	}
-	var with, without []string
+	var passed, off, missing []string
 	for _, o := range t.Operators {
 		switch {
-		case o.OnPath == 0:
-		case o.Gradient:
-			with = append(with, fmt.Sprintf("%s %d", o.Op, o.OnPath))
-		default:
-			without = append(without, fmt.Sprintf("%s (%d, first %q)", o.Op, o.OnPath, o.First))
+		case o.OnPath > 0 && o.Gradient:
+			passed = append(passed, fmt.Sprintf("%s %d", o.Op, o.OnPath))
+		case o.OnPath > 0:
+			missing = append(missing, fmt.Sprintf("%s (%d, first %q)", o.Op, o.OnPath, o.First))
+		case !o.Gradient:
+			off = append(off, fmt.Sprintf("%s %d", o.Op, o.Nodes))
 		}
 	}
-	p.line("", "%d nodes, gradients pass %d: %s", t.Nodes, t.OnPath, strings.Join(with, ", "))
-	if len(without) > 0 {
-		p.line("", "no gradient passes %s", strings.Join(without, ", "))
+	p.line("", "%d nodes, gradients pass %d: %s", t.Nodes, t.OnPath, strings.Join(passed, ", "))
+	if len(off) > 0 {
+		p.line("", "without a gradient, off its path: %s", strings.Join(off, ", "))
+	}
+	if len(missing) > 0 {
+		p.line("", "without a gradient, on its path: %s", strings.Join(missing, ", "))
 	}
 	if t.Step != nil {
 		t.Step.print(p)
@@ -179,7 +183,11 @@ func (s *Step) print(p printer) {
 	if s.Length > 0 {
 		size += fmt.Sprintf(", texts of %d tokens", s.Length)
 	}
-	p.line("", "a step (%s) takes some %s and %s, for %.1f GFLOP", size, duration(s.Seconds), megabytes(s.Memory), float64(s.Operations)/1e9)
+	takes := megabytes(s.Memory)
+	if s.Seconds > 0 {
+		takes = duration(s.Seconds) + " and " + takes
+	}
+	p.line("", "a step (%s) takes some %s, for %.1f GFLOP", size, takes, float64(s.Operations)/1e9)
 	if s.MeasuredSeconds > 0 {
 		p.line("", "measured: %s and %s", duration(s.MeasuredSeconds), megabytes(s.MeasuredMemory))
 	}
@@ -187,8 +195,6 @@ func (s *Step) print(p printer) {
 
 func duration(seconds float64) string {
 	switch {
-	case seconds == 0:
-		return "? s"
 	case seconds < 0.01:
 		return fmt.Sprintf("%.1f ms", 1e3*seconds)
 	case seconds < 1:
