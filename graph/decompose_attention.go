@@ -256,11 +256,12 @@ func (b *Builder) repeatHeads(x *Value, times int64) *Value {
 		b.Op("Shape", Attrs{"start": int64(2), "end": int64(3)}, x), b.Ints(width)))
 }
 
-// packedAttention is com.microsoft Attention: one product gives query, key and value.
+// packedAttention is com.microsoft Attention: one product gives query, key and value. Its past [2,B,H,P,d] holds the keys and
+// values that come before, and so does its second output with those of the tokens behind.
 func packedAttention(b *Builder, n *Node) []*Value {
 	heads := n.Int("num_heads", 1)
-	if n.Input(4) != nil || n.Input(6) != nil || n.Int("do_rotary", 0) != 0 {
-		fail(n, "its past or rotary inputs are used")
+	if n.Input(6) != nil || n.Int("do_rotary", 0) != 0 {
+		fail(n, "a past in a buffer of fixed length, or rotary positions")
 	}
 	x := b.MatMul(n.Inputs[0], n.Inputs[1])
 	if bias := n.Input(2); bias != nil {
@@ -275,17 +276,42 @@ func packedAttention(b *Builder, n *Node) []*Value {
 	for _, p := range b.Ops("Split", 3, Attrs{"axis": int64(-1)}, x, b.Ints(sizes...)) {
 		parts = append(parts, b.splitHeads(p, heads))
 	}
-	o := b.msftScores(n, parts[0], parts[1], n.Input(3), n.Input(5))
-	y, _ := b.attend(n, parts[0], parts[1], parts[2], o)
-	return []*Value{b.joinHeads(y), nil}
+	q, k, v := parts[0], parts[1], parts[2]
+	var pastK, pastV *Value
+	if past := n.Input(4); past != nil {
+		pastK, pastV = b.Op("Gather", nil, past, b.Const(NewTensor([]int64{0}))), b.Op("Gather", nil, past, b.Const(NewTensor([]int64{1})))
+	}
+	k, v, offset := b.behind(pastK, k), b.behind(pastV, v), b.pastLength(pastK)
+	y, _ := b.attend(n, q, k, v, b.msftScores(n, q, k, offset, n.Input(3), n.Input(5)))
+	outs := []*Value{b.joinHeads(y), nil}
+	if n.Output(1) != nil {
+		outs[1] = b.Op("Concat", Attrs{"axis": int64(0)}, b.Op("Unsqueeze", nil, k, b.Ints(0)), b.Op("Unsqueeze", nil, v, b.Ints(0)))
+	}
+	return outs
 }
 
-// msftScores reads what the attention operators of the com.microsoft domain have in common. Where all keys are
-// masked they are all looked at alike.
-func (b *Builder) msftScores(n *Node, q, k, mask, bias *Value) scores {
+// behind is x [B,H,S,d] behind those of a past, if there is one.
+func (b *Builder) behind(past, x *Value) *Value {
+	if past == nil {
+		return x
+	}
+	return b.Op("Concat", Attrs{"axis": int64(2)}, past, x)
+}
+
+// pastLength is how many keys a past [B,H,P,d] holds; nil where there is none.
+func (b *Builder) pastLength(past *Value) *Value {
+	if past == nil {
+		return nil
+	}
+	return b.part(past, 2)
+}
+
+// msftScores reads what the attention operators of the com.microsoft domain have in common; the first query stands at
+// offset. Where all keys are masked they are all looked at alike.
+func (b *Builder) msftScores(n *Node, q, k, offset, mask, bias *Value) scores {
 	o := scores{scale: float64(n.Float("scale", 0)), bias: bias}
 	if n.Int("unidirectional", 0) != 0 {
-		o.allowed = b.reach(q, k, nil, -1, 0)
+		o.allowed = b.reach(q, k, offset, -1, 0)
 	}
 	if mask != nil {
 		o.allowed = b.both(o.allowed, b.attentionMask(n, mask, k))
@@ -308,18 +334,48 @@ func (b *Builder) attentionMask(n *Node, mask, k *Value) *Value {
 	return b.Op("Cast", Attrs{"to": int64(Bool)}, mask)
 }
 
-// multiHeadAttention is com.microsoft MultiHeadAttention on separate [B,S,D] operands.
+// multiHeadAttention is com.microsoft MultiHeadAttention: on query, key and value [B,S,D], on all three packed as [B,S,H,3,d],
+// on query and the others packed as [B,T,H,2,d], or on query and others that stand by head already, [B,H,T,d].
 func multiHeadAttention(b *Builder, n *Node) []*Value {
-	q, k, v := n.Inputs[0], n.Input(1), n.Input(2)
-	if k == nil || v == nil || len(q.Shape) != 3 || len(k.Shape) != 3 || n.Input(6) != nil {
-		fail(n, "packed operands or a past")
+	q, k, v, bias := n.Inputs[0], n.Input(1), n.Input(2), n.Input(3)
+	if n.Input(8) != nil || n.Input(9) != nil {
+		fail(n, "a past in a buffer of fixed length")
 	}
-	if bias := n.Input(3); bias != nil {
+	switch {
+	case k == nil && len(q.Shape) == 5:
+		parts := b.unpacked(q, 3)
+		q, k, v = parts[0], parts[1], parts[2]
+	case k != nil && v == nil && len(k.Shape) == 5:
+		parts := b.unpacked(k, 2)
+		k, v = parts[0], parts[1]
+	case k == nil || v == nil || len(q.Shape) != 3:
+		fail(n, "query of shape %s without key and value", q.Shape)
+	}
+	heads := n.Int("num_heads", 1)
+	if bias != nil {
+		if len(k.Shape) != 3 {
+			fail(n, "a bias for keys of shape %s", k.Shape)
+		}
 		parts := b.Ops("Split", 3, Attrs{"axis": int64(0)}, bias, b.Ints(b.extent(n, q, 1), b.extent(n, k, 1), b.extent(n, v, 1)))
 		q, k, v = b.Add(q, parts[0]), b.Add(k, parts[1]), b.Add(v, parts[2])
 	}
-	heads := n.Int("num_heads", 1)
-	q, k, v = b.splitHeads(q, heads), b.splitHeads(k, heads), b.splitHeads(v, heads)
-	y, _ := b.attend(n, q, k, v, b.msftScores(n, q, k, n.Input(4), n.Input(5)))
+	byHead := func(x *Value) *Value {
+		if len(x.Shape) == 3 {
+			x = b.splitHeads(x, heads)
+		}
+		return x
+	}
+	q, k, v = byHead(q), b.behind(n.Input(6), byHead(k)), b.behind(n.Input(7), byHead(v))
+	y, _ := b.attend(n, q, k, v, b.msftScores(n, q, k, b.pastLength(n.Input(6)), n.Input(4), n.Input(5)))
 	return []*Value{b.joinHeads(y), k, v}
+}
+
+// unpacked takes [B,S,H,count,d] apart along its fourth axis: [B,H,S,d] each.
+func (b *Builder) unpacked(x *Value, count int64) []*Value {
+	var parts []*Value
+	for i := range count {
+		one := b.Op("Gather", Attrs{"axis": int64(3)}, x, b.Const(NewTensor([]int64{i})))
+		parts = append(parts, b.Transpose(one, 0, 2, 1, 3))
+	}
+	return parts
 }

@@ -1,6 +1,7 @@
 package opcase
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -28,7 +29,7 @@ func (c *Chain) Node(op string, outputs int, a graph.Attrs, inputs ...*graph.Val
 		n.Outputs = append(n.Outputs, &graph.Value{Name: c.name(), Def: n})
 	}
 	c.g.Nodes = append(c.g.Nodes, n)
-	return n.Outputs
+	return slices.Clone(n.Outputs)
 }
 
 // Op appends a node with one output.

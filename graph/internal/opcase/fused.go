@@ -103,6 +103,13 @@ var Fused = join(
 		{Op: msft + "MultiHeadAttention", Name: "keys masked and scores added to", In: []Operand{
 			F("2 3 8"), F("2 5 8"), F("2 5 8"), None(), I("2 5", 1, 1, 0, 1, 1, 1, 1, 1, 1, 0).Int32().Fed(), F("2 2 3 5"),
 		}, Attrs: attrs{"num_heads": int64(2)}},
+		{Op: msft + "Attention", Name: "packed and causal, behind a past", In: []Operand{F("2 3 8"), Small("8 24"), F("24"), None(), F("2 2 2 4 4")}, Out: 2, Attrs: attrs{"num_heads": int64(2), "unidirectional": yes}},
+		{Op: msft + "Attention", Name: "packed, behind a past, keys masked", In: []Operand{
+			F("2 3 8"), Small("8 24"), F("24"), I("2 5", 1, 1, 0, 1, 1, 0, 1, 1, 1, 1).Int32().Fed(), F("2 2 2 2 4"),
+		}, Out: 2, Attrs: attrs{"num_heads": int64(2)}},
+		{Op: msft + "MultiHeadAttention", Name: "behind a past", In: []Operand{F("2 3 8"), F("2 3 8"), F("2 3 8"), None(), None(), None(), F("2 2 4 4"), F("2 2 4 4")}, Out: 3, Attrs: attrs{"num_heads": int64(2)}},
+		{Op: msft + "MultiHeadAttention", Name: "causal, behind a past", In: []Operand{F("2 3 8"), F("2 3 8"), F("2 3 8"), None(), None(), None(), F("2 2 4 4"), F("2 2 4 4")}, Out: 3, Attrs: attrs{"num_heads": int64(2), "unidirectional": yes}},
+		{Op: msft + "MultiHeadAttention", Name: "keys and values by head already", In: []Operand{F("2 3 8"), F("2 2 5 4"), F("2 2 5 4")}, Attrs: attrs{"num_heads": int64(2)}},
 		{Op: msft + "MultiHeadAttention", Name: "plain", In: []Operand{F("b=2 3 8"), F("b=2 5 8"), F("b=2 5 8")}, Attrs: attrs{"num_heads": int64(2)}},
 		{Op: msft + "MultiHeadAttention", Name: "with biases", In: []Operand{F("b=2 3 8"), F("b=2 5 8"), F("b=2 5 8"), F("24")}, Attrs: attrs{"num_heads": int64(4), "scale": float32(0.3)}},
 	},
@@ -126,6 +133,14 @@ var devices = []Case{
 	{Op: msft + "GemmFastGelu", Name: "with a bias", In: []Operand{F("b=2 3 4"), F("4 5"), F("5")}, Lacking: "a kernel", Instead: func(c *Chain, x []*graph.Value) *graph.Value {
 		return c.Op("Gelu", attrs{"approximate": "tanh"}, c.Op("Add", nil, c.Op("MatMul", nil, x[:2]...), x[2]))
 	}},
+	{Op: msft + "MultiHeadAttention", Name: "query, key and value packed", In: []Operand{F("2 5 2 3 4")}, Attrs: attrs{"num_heads": int64(2)}, Lacking: "packed operands", Instead: func(c *Chain, x []*graph.Value) *graph.Value {
+		q := apart(c, x[0], 3)
+		return c.Op(msft+"MultiHeadAttention", attrs{"num_heads": int64(2)}, q[0], q[1], q[2])
+	}},
+	{Op: msft + "MultiHeadAttention", Name: "key and value packed", In: []Operand{F("2 3 8"), F("2 5 2 2 4")}, Attrs: attrs{"num_heads": int64(2)}, Lacking: "packed operands", Instead: func(c *Chain, x []*graph.Value) *graph.Value {
+		k := apart(c, x[1], 2)
+		return c.Op(msft+"MultiHeadAttention", attrs{"num_heads": int64(2)}, x[0], k[0], k[1])
+	}},
 	{Op: msft + "GroupNorm", Name: "channels last, an activation behind", In: []Operand{F("2 3 2 6"), F("6"), F("6")}, Attrs: attrs{"groups": int64(3), "activation": yes, "epsilon": float32(0.01)}, Opset: 21, Lacking: "a kernel", Instead: func(c *Chain, x []*graph.Value) *graph.Value {
 		y := groupsLast(c, 0.01, x...)
 		return c.Op("Mul", nil, y, c.Op("Sigmoid", nil, y))
@@ -136,6 +151,15 @@ var devices = []Case{
 	{Op: msft + "SkipGroupNorm", Name: "a skip for all pixels, a bias", In: []Operand{F("2 3 2 6"), F("6"), F("6"), F("2 1 1 6"), F("6")}, Attrs: attrs{"groups": int64(3), "activation": no}, Opset: 21, Lacking: "a kernel", Instead: func(c *Chain, x []*graph.Value) *graph.Value {
 		return groupsLast(c, 1e-5, c.Op("Sum", nil, x[0], x[3], x[4]), x[1], x[2])
 	}},
+}
+
+// apart takes [B,S,H,n,d] apart along its fourth axis, heads side by side: [B,S,H*d] each.
+func apart(c *Chain, x *graph.Value, n int) []*graph.Value {
+	parts := c.Node("Split", n, attrs{"axis": int64(3), "num_outputs": int64(n)}, x)
+	for i, p := range parts {
+		parts[i] = c.Op("Reshape", nil, p, c.Const(I("3", 0, 0, -1)))
+	}
+	return parts
 }
 
 // groupsLast is GroupNormalization of three groups on [B,H,W,C].

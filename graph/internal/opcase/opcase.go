@@ -7,7 +7,6 @@ package opcase
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -176,7 +175,7 @@ func (c Case) Graph(t graph.DataType, r *rand.Rand) (*graph.Graph, map[string]*g
 	if c.Chain != nil {
 		g.Outputs = []*graph.Value{c.Chain(chain, x)}
 	} else {
-		g.Outputs = slices.Clone(chain.Node(c.Op, max(1, c.Out), c.Attrs, x...))
+		g.Outputs = chain.Node(c.Op, max(1, c.Out), c.Attrs, x...)
 	}
 	for i, y := range g.Outputs {
 		y.Name, y.Type = "y"+strconv.Itoa(i), t
