@@ -225,7 +225,7 @@ def few_shot(s, p, task, seeds):
     score = lambda found: 100 * (found == wanted).float().mean().item()
     with torch.no_grad():
         pooled, tested = s.images(pool), s.images(tests)
-        result = dict(classes=len(names), tests=len(wanted), zero_shot=round(score((tested @ s.texts(names).T).argmax(1)), 1),
+        result = dict(seeds=seeds, classes=len(names), tests=len(wanted), zero_shot=round(score((tested @ s.texts(names).T).argmax(1)), 1),
                       template=round(score((tested @ s.texts([TEMPLATE.format(n) for n in names]).T).argmax(1)), 1), shots={})
     print(task, result, flush=True)
     for shots in SHOTS:
