@@ -115,33 +115,50 @@ def make(out, wanted):
         print("made", folder.name, flush=True)
 
 
+def measured(test, path):
+    """What the test binary says of a folder: a line a tower; none where it fails."""
+    p = subprocess.run([test, "-test.run", "^TestRealSize$"], env={**os.environ, "FORETOKEN_REAL_SIZE": str(path.resolve()), "FORETOKEN_THREADS": "1"}, capture_output=True, text=True)
+    if p.returncode:
+        print(path, p.stdout[-2000:], p.stderr[-2000:], sep="\n", flush=True)
+        return []
+    return [json.loads(l) for l in p.stdout.splitlines() if l.startswith("{")]
+
+
+def inspected(foretoken, path):
+    """How long inspecting takes: of three times the shortest by the clock, and the processor's least."""
+    wall, used = [], []
+    for _ in range(3):
+        start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([foretoken, "model", "inspect", "--json", str(path)], check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        wall.append(time.monotonic() - start)
+        used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return f"{min(wall):.2f} ({min(used):.2f})"
+
+
+def costs(s):
+    return (f"{s['seconds']:.2f} / {s['measured_seconds']:.2f} ({s['seconds'] / s['measured_seconds']:.2f}) "
+            f"| {s['memory_bytes'] / 1e9:.2f} / {s['measured_memory_bytes'] / 1e9:.2f} ({s['memory_bytes'] / s['measured_memory_bytes']:.2f}) |")
+
+
 def measure(work, foretoken, test, out, wanted):
-    rows, failed = [], []
+    rows, failed, starter = [], [], pathlib.Path(__file__).parents[2] / "starter" / "bundle"
+    for tower, r in zip(("image", "text"), measured(test, starter)):
+        rows.append(f"| the starter's {tower} tower, batch of 64 | {inspected(foretoken, starter)} | | | | {costs(r['Step'])}")
     for folder, _, _ in folders(wanted):
         path = pathlib.Path(work) / folder
         subprocess.run([sys.executable, __file__, "export", work, folder], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wall, used = [], []
-        for _ in range(3):
-            start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run([foretoken, "model", "inspect", "--json", str(path / "model.onnx")], check=True, stdout=subprocess.DEVNULL)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            wall.append(time.monotonic() - start)
-            used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        p = subprocess.run([test, "-test.run", "^TestRealSize$"], env={**os.environ, "FORETOKEN_REAL_SIZE": str(path.resolve()), "FORETOKEN_THREADS": "1"}, capture_output=True, text=True)
+        time_taken, lines = inspected(foretoken, path / "model.onnx"), measured(test, path)
         shutil.rmtree(path)
-        lines = [l for l in p.stdout.splitlines() if l.startswith("{")]
-        if p.returncode or not lines:
+        if not lines:
             failed.append(folder)
-            print(folder, p.stdout[-2000:], p.stderr[-2000:], sep="\n", flush=True)
             continue
-        r = json.loads(lines[0])
-        s = r["Step"]
+        r = lines[0]
         error = lambda kind: max(e for name, e in r["Errors"].items() if name.startswith(kind))
-        rows.append(f"| {folder} | {min(wall):.2f} ({min(used):.2f}) | {r['Seconds']:.2f} | {error('out'):.1e} | {error('grad'):.1e} "
-                    f"| {s['seconds']:.2f} / {s['measured_seconds']:.2f} | {s['memory_bytes'] / 1e9:.2f} / {s['measured_memory_bytes'] / 1e9:.2f} |")
+        rows.append(f"| {folder} | {time_taken} | {r['Seconds']:.2f} | {error('out'):.1e} | {error('grad'):.1e} | {costs(r['Step'])}")
         print(rows[-1], flush=True)
     head = [f"{cpu()}, {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}; torch {torch.__version__}.", "",
-            "| tower, exporter, opset | inspect, s (of a core) | gradient graph, s | output | gradient | a step on one thread, s: estimated / measured | memory, GB: estimated / measured |",
+            "| tower, exporter, opset | inspect, s (of a core) | gradient graph, s | output | gradient | a step on one thread, s: estimated / measured (ratio) | memory, GB: estimated / measured (ratio) |",
             "|---|---|---|---|---|---|---|"]
     before, rest = pathlib.Path(out).read_text().split("<!-- real-sizes -->\n")
     after = rest.split("<!-- /real-sizes -->")[1]

@@ -32,8 +32,8 @@ type Step struct {
 // The runtime's share of memory, fitted to runs on ViT-B/16, CLIP's text tower and the starter: what it packs weights
 // into is a little larger than they are, and its arena holds more than is alive at a time.
 const (
-	packing = 1.1
-	arena   = 1.25
+	packing = 1.03
+	arena   = 1.18
 )
 
 // memory estimates how many bytes a process that has loaded the runtime grows by at most: when the session is made,

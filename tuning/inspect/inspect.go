@@ -3,10 +3,12 @@ package inspect
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/foretoken/foretoken/bundle"
 	"github.com/foretoken/foretoken/graph"
@@ -76,6 +78,44 @@ func (in *inspector) refuse(part string, err error) {
 	}
 }
 
+// refuseTower notes why a tower can't be tuned, and the operators that no gradient passes, which may be why.
+func (in *inspector) refuseTower(part string, g *graph.Graph, output string, reason error) {
+	if reason == nil {
+		return
+	}
+	in.refuse(part, reason)
+	if missing := impassable(g, output); missing != "" && !strings.Contains(reason.Error(), missing) {
+		in.refuse(part, errs.New(errs.Unsupported, "no gradient passes these operators: %s", missing))
+	}
+}
+
+// impassable lists the operators without a gradient that lie between what an output is computed from, images or rows of
+// tables, and the output.
+func impassable(g *graph.Graph, output string) string {
+	only, err := g.Only(output)
+	if err != nil || only.Infer() != nil {
+		return ""
+	}
+	var from []*graph.Value
+	for _, v := range only.Inputs {
+		if v.Type.IsFloat() {
+			from = append(from, v)
+		}
+	}
+	for _, n := range only.Nodes {
+		if n.Op == "Gather" && n.Inputs[0].IsConst() && n.Inputs[0].Type.IsFloat() && len(n.Inputs[0].Shape) == 2 {
+			from = append(from, n.Outputs[0])
+		}
+	}
+	var parts []string
+	for _, u := range only.Coverage(from...) {
+		if u.Refused() {
+			parts = append(parts, fmt.Sprintf("%s (%d, first %q)", u.Op, u.OnPath, u.First))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
 // note notes how something was inspected, once.
 func (in *inspector) note(text string) {
 	if !slices.Contains(in.Notes, text) {
@@ -112,12 +152,13 @@ func (in *inspector) folder(dir string) error {
 // bundleTower inspects one of a bundle's towers.
 func (in *inspector) bundleTower(file string, load func() (*graph.Graph, string, error), add adder, what string, kind graph.Kind) {
 	g, output, err := load()
-	if err == nil {
-		in.kinds[kind] = true
-		in.addModel(file, g)
-		err = add(file, g, output)
+	if err != nil {
+		in.refuse(what, err)
+		return
 	}
-	in.refuse(what, err)
+	in.kinds[kind] = true
+	in.addModel(file, g)
+	in.refuseTower(what, g, output, add(file, g, output))
 }
 
 // adder adds what an output of a file's graph is to the report, or says why it can't be tuned.
@@ -209,7 +250,7 @@ func (in *inspector) addBest(file string, g *graph.Graph, best map[graph.Kind]*g
 	}{{graph.KindImage, image}, {graph.KindText, words}, {graph.KindDecoder, in.addDecoder}} {
 		if v := best[a.kind]; v != nil {
 			towers++
-			in.refuse(file+": "+v.Name, a.add(file, g, v.Name))
+			in.refuseTower(file+": "+v.Name, g, v.Name, a.add(file, g, v.Name))
 		}
 	}
 	switch joint := best[graph.KindJoint]; {

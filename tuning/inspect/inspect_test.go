@@ -1,7 +1,9 @@
 package inspect
 
 import (
+	"cmp"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -218,6 +220,35 @@ func TestEachReasonForRefusalIsGiven(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestOperatorsWithoutAGradientAreNamed: those in a tower of which nothing else is wrong.
+func TestOperatorsWithoutAGradientAreNamed(t *testing.T) {
+	for tower, name := range map[string]string{"vision": "clip_vision_ts_sdpa_op14", "text": "clip_text_ts_sdpa_op14"} {
+		g, err := graph.Load(filepath.Join("..", "..", "graph", "testdata", "fixtures", name, "model.onnx"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, count := "", 0
+		for _, n := range g.Nodes {
+			if n.Op == "Sigmoid" {
+				n.Op = "Hardmax"
+				first, count = cmp.Or(first, n.Name), count+1
+			}
+		}
+		path := filepath.Join(t.TempDir(), "model.onnx")
+		if err := g.Save(path, graph.SaveOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		r, err := Open(t.Context(), path, small)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := fmt.Sprintf("no gradient passes these operators: Hardmax (%d, first %q)", count, first)
+		if !slices.ContainsFunc(r.Refusals, func(reason string) bool { return strings.HasSuffix(reason, want) }) {
+			t.Errorf("%s: refused %q, want %q", tower, r.Refusals, want)
+		}
 	}
 }
 

@@ -28,13 +28,58 @@ func processorTime() time.Duration {
 }
 
 // TestRealSize differentiates the tower in the folder FORETOKEN_REAL_SIZE and compares with PyTorch's gradient beside
-// it, then takes the step that is estimated. It prints a line of JSON for bench/reference/real.py, which makes the
-// folder; without one there is nothing to do.
+// it, then takes the step that is estimated; of a bundle it takes steps alone. It prints a line of JSON for each tower, which
+// bench/reference/real.py reads; without a folder there is nothing to do.
 func TestRealSize(t *testing.T) {
 	dir := os.Getenv("FORETOKEN_REAL_SIZE")
 	if dir == "" {
 		t.Skip("run by `make real-sizes`")
 	}
+	r := &realTower{Errors: map[string]float64{}}
+	path, o := dir, Options{Batch: 64, Prompts: 8, Depth: 99, Measure: true}
+	if _, err := os.Stat(filepath.Join(dir, "meta.json")); err == nil {
+		path, o = filepath.Join(dir, "model.onnx"), Options{Batch: 2, Prompts: 8, Depth: 1, Measure: true}
+		r.compareAll(t, dir, path)
+	}
+	if os.Getenv("FORETOKEN_THREADS") == "1" {
+		clock = processorTime
+	}
+	report, err := Open(t.Context(), path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps := steps(report)
+	if len(steps) == 0 {
+		t.Fatalf("no step: %q", report.Refusals)
+	}
+	for _, r.Step = range steps {
+		line, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println(string(line))
+	}
+	for name, e := range r.Errors {
+		if limit := 1e-3; !(e <= limit) {
+			t.Errorf("%s differs by %.2g of its largest element, at most %g is right", name, e, limit)
+		}
+	}
+}
+
+// steps are those of the image and the text tower, where there are some.
+func steps(r *Report) []*Step {
+	var out []*Step
+	if r.Image != nil && r.Image.Step != nil {
+		out = append(out, r.Image.Step)
+	}
+	if r.Text != nil && r.Text.Step != nil {
+		out = append(out, r.Text.Step)
+	}
+	return out
+}
+
+// compareAll compares the tower's gradients with those beside it.
+func (r *realTower) compareAll(t *testing.T, dir, path string) {
 	var f struct {
 		Kind, Output string
 		Context      []int `json:"context_positions"`
@@ -46,50 +91,17 @@ func TestRealSize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &realTower{dir: dir, in: arrays(t, dir, "inputs.npz"), want: arrays(t, dir, "gradients.npz"), Errors: map[string]float64{}}
-	path := filepath.Join(dir, "model.onnx")
-	switch f.Kind {
-	case "vision":
-		r.differentiate(t, "prompts_shallow", func() (*graph.Graph, error) { return r.images(path, f.Output, 1) })
-		r.differentiate(t, "prompts_deep", func() (*graph.Graph, error) { return r.images(path, f.Output, int(r.in["prompts_deep"].Dims[0])) })
-	case "text":
+	r.in, r.want = arrays(t, dir, "inputs.npz"), arrays(t, dir, "gradients.npz")
+	if f.Kind == "text" {
 		r.differentiate(t, "context", func() (*graph.Graph, error) { return r.texts(path, f.Output, f.Context) })
+		return
 	}
-	if os.Getenv("FORETOKEN_THREADS") == "1" {
-		clock = processorTime
-	}
-	report, err := Open(t.Context(), path, Options{Batch: 2, Prompts: 8, Depth: 1, Measure: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r.Step = step(report); r.Step == nil {
-		t.Fatalf("no step: %q", report.Refusals)
-	}
-	line, err := json.Marshal(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fmt.Println(string(line))
-	for name, e := range r.Errors {
-		if limit := 1e-3; !(e <= limit) {
-			t.Errorf("%s differs by %.2g of its largest element, at most %g is right", name, e, limit)
-		}
-	}
-}
-
-func step(r *Report) *Step {
-	switch {
-	case r.Image != nil:
-		return r.Image.Step
-	case r.Text != nil:
-		return r.Text.Step
-	}
-	return nil
+	r.differentiate(t, "prompts_shallow", func() (*graph.Graph, error) { return r.images(path, f.Output, 1) })
+	r.differentiate(t, "prompts_deep", func() (*graph.Graph, error) { return r.images(path, f.Output, int(r.in["prompts_deep"].Dims[0])) })
 }
 
 // realTower is a tower and what is measured of it.
 type realTower struct {
-	dir      string
 	in, want map[string]*graph.Tensor
 	Nodes    int                // of the gradient's graph
 	Seconds  float64            // from the file to the gradient's graph, the longest time
