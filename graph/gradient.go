@@ -57,7 +57,7 @@ func unreachable(g *Graph, outputs []*Value, v *Value) error {
 	on, to := reached(g, v), leadingTo(g, outputs)
 	var between []*Node
 	for _, n := range g.Nodes {
-		dead := !passes(n) || !slices.ContainsFunc(n.Outputs, func(y *Value) bool { return y != nil && y.Type.IsFloat() })
+		dead := flat[key(n)] || !slices.ContainsFunc(n.Outputs, func(y *Value) bool { return y != nil && y.Type.IsFloat() })
 		if dead && slices.ContainsFunc(n.reads(), func(x *Value) bool { return on[x] }) && slices.ContainsFunc(n.Outputs, func(y *Value) bool { return to[y] }) {
 			between = append(between, n)
 		}
@@ -103,7 +103,7 @@ func onPaths(g *Graph, outputs, wrt []*Value, carries func(*Value) bool) map[*Va
 	for _, n := range g.Nodes {
 		if slices.ContainsFunc(n.reads(), func(v *Value) bool { return forward[v] }) {
 			for _, v := range n.Outputs {
-				if v != nil && carries(v) && passes(n) {
+				if v != nil && carries(v) && !flat[key(n)] {
 					forward[v] = true
 				}
 			}
@@ -123,16 +123,6 @@ func onPaths(g *Graph, outputs, wrt []*Value, carries func(*Value) bool) map[*Va
 		}
 	}
 	return active
-}
-
-// passes says whether a gradient could pass the node at all: not through operators that
-// only look at a shape, or whose derivative is zero everywhere.
-func passes(n *Node) bool {
-	switch n.Op {
-	case "Shape", "Size", "ConstantOfShape", "Floor", "Ceil", "Round", "Sign":
-		return false
-	}
-	return true
 }
 
 // refuse ends the walk when an operator on the way has no gradient.

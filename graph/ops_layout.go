@@ -6,23 +6,23 @@ import (
 )
 
 var _ = register(map[string]row{
-	"Reshape":         {reshapeShape, chain(func(b *backward, n *Node) *Value { return b.likeInput(n) })},
-	"Flatten":         {flattenShape, chain(func(b *backward, n *Node) *Value { return b.likeInput(n) })},
-	"Squeeze":         {squeezeShape, chain(func(b *backward, n *Node) *Value { return b.likeInput(n) })},
-	"Unsqueeze":       {unsqueezeShape, chain(func(b *backward, n *Node) *Value { return b.likeInput(n) })},
-	"Transpose":       {transposeShape, chain(gradTranspose)},
-	"Concat":          {concatShape, gradConcat},
-	"Split":           {splitShape, gradSplit},
-	"Slice":           {sliceShape, chain(gradSlice)},
-	"Pad":             {padShape, chain(gradPad)},
-	"Expand":          {expandShape, func(b *backward, n *Node) { b.give(n, 0, b.dy(n)) }},
-	"Tile":            {tileShape, chain(gradTile)},
-	"Shape":           {shapeShape, nil},
-	"Size":            {sizeShape, nil},
-	"ConstantOfShape": {constantOfShape, nil},
-	"Range":           {rangeShape, nil},
-	"Trilu":           {unary, chain(gradTrilu)},
+	"Reshape":   {reshapeShape, chain(func(b *backward, n *Node) *Value { return b.likeInput(n) })},
+	"Flatten":   {flattenShape, chain(func(b *backward, n *Node) *Value { return b.likeInput(n) })},
+	"Squeeze":   {squeezeShape, chain(func(b *backward, n *Node) *Value { return b.likeInput(n) })},
+	"Unsqueeze": {unsqueezeShape, chain(func(b *backward, n *Node) *Value { return b.likeInput(n) })},
+	"Transpose": {transposeShape, chain(gradTranspose)},
+	"Concat":    {concatShape, gradConcat},
+	"Split":     {splitShape, gradSplit},
+	"Slice":     {sliceShape, chain(gradSlice)},
+	"Pad":       {padShape, chain(gradPad)},
+	"Expand":    {expandShape, func(b *backward, n *Node) { b.give(n, 0, b.dy(n)) }},
+	"Tile":      {tileShape, chain(gradTile)},
+	"Range":     {rangeShape, nil},
+	"Trilu":     {unary, chain(gradTrilu)},
 })
+
+// What only looks at a shape.
+var _ = registerFlat(map[string]func(c *ctx){"Shape": shapeShape, "Size": sizeShape, "ConstantOfShape": constantOfShape})
 
 // likeInput gives the gradient of a node that only rearranges the shape the input's shape.
 func (b *backward) likeInput(n *Node) *Value {

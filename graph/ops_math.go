@@ -118,10 +118,6 @@ var _ = register(map[string]row{
 	"Acosh":          {unary, chain(func(b *backward, n *Node) *Value { return b.Div(b.dy(n), b.Op("Sqrt", nil, b.square(n, 1, -1))) })},
 	"Atanh":          {unary, chain(func(b *backward, n *Node) *Value { return b.Div(b.dy(n), b.square(n, -1, 1)) })},
 	"QuantizeLinear": {quantizeShape, nil}, // see decompose_quantized.go
-	"Floor":          {unary, nil},
-	"Ceil":           {unary, nil},
-	"Round":          {unary, nil},
-	"Sign":           {unary, nil},
 	"Identity":       {identity, chain(func(b *backward, n *Node) *Value { return b.dy(n) })},
 	"Cast":           {castShape, chain(func(b *backward, n *Node) *Value { return b.cast(b.dy(n), n.Inputs[0].Type) })},
 	"Where":          {whereShape, gradWhere},
@@ -146,6 +142,8 @@ var _ = register(map[string]row{
 		return b.Op("Neg", nil, b.Mul(b.dy(n), b.Mul(y, y)))
 	})},
 })
+
+var _ = registerFlat(map[string]func(c *ctx){"Floor": unary, "Ceil": unary, "Round": unary, "Sign": unary})
 
 // unary: the output is like the input.
 func unary(c *ctx) { c.same() }

@@ -31,6 +31,19 @@ func register(rows map[string]row) bool {
 	return true
 }
 
+// flat has the operators whose derivative is zero wherever there is one, as they round or look at nothing but a shape: no
+// path of gradients leads through them, so they are no reason to refuse a graph.
+var flat = map[string]bool{}
+
+// registerFlat gives flat operators their rows, by their rules for shapes.
+func registerFlat(rules map[string]func(c *ctx)) bool {
+	rows := map[string]row{}
+	for op, shape := range rules {
+		rows[op], flat[op] = row{shape, nil}, true
+	}
+	return register(rows)
+}
+
 func key(n *Node) string {
 	if n.Domain == "" {
 		return n.Op
