@@ -10,7 +10,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 export FORETOKEN_S3_BIN ?= $(CURDIR)/bin/foretoken-s3
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: build setup demo test lint unit browser clients fuzz reference exports node-tests baked real-sizes memory bench report clean
+.PHONY: build setup demo test lint unit browser clients fuzz reference exports node-tests baked real-sizes test-webgpu test-cuda memory bench report clean
 
 build: ## both binaries: the service and its embedded S3
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/foretoken ./cmd/foretoken
@@ -49,6 +49,21 @@ FUZZ := ./graph:FuzzParse ./prompt:FuzzRead ./dataset:FuzzImportZip ./text/token
 
 fuzz: setup ## ten minutes for each parser of hostile input
 	@for f in $(FUZZ); do go test $${f%%:*} -run '^$$' -fuzz "^$${f##*:}$$" -fuzztime $(FUZZTIME); done
+
+test-webgpu: ## the fixtures on another device: WebGPU, on a software Vulkan driver
+	scripts/setup-webgpu.sh
+	source .cache/ort-webgpu/env; export FORETOKEN_DEVICE=webgpu; \
+	go test -count 1 -v ./internal/ort -run '^TestTheDeviceComputesTheSame$$'; \
+	go test -count 1 -v -timeout 2h ./graph/fixtures -run '^TestFixtures$$/.*/onnxruntime' >.cache/ort-webgpu/fixtures.log && failed= || failed=1; \
+	grep -E '^    --- ' .cache/ort-webgpu/fixtures.log; \
+	[ -z "$$failed" ] || { echo "what failed, and why, is in .cache/ort-webgpu/fixtures.log"; exit 1; }
+
+test-cuda: setup ## the same on CUDA: FORETOKEN_ORT_LIB names a library that is built with it
+	@if [ -e /dev/nvidia0 ]; then \
+		export FORETOKEN_DEVICE=cuda; \
+		go test -count 1 -v ./internal/ort -run '^TestTheDeviceComputesTheSame$$'; \
+		go test -count 1 -timeout 2h ./graph/fixtures -run '^TestFixtures$$/.*/onnxruntime'; \
+	else echo "SKIPPED: this machine has no CUDA device (/dev/nvidia0)"; fi
 
 memory: setup ## peak memory of training alone, and with evaluation and serving, on a tower of ViT-B's size
 	FORETOKEN_MEMORY=large go test -count 1 -v ./serving -run '^TestOneCopyOfTheWeights$$'

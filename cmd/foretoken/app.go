@@ -55,10 +55,14 @@ func openApp(ctx context.Context, dir string, log io.Writer) (a *app, err error)
 		return a, err
 	}
 	a.close = append(a.close, func() { a.catalog.Close() })
+	device, err := ort.ProviderFromEnv()
+	if err != nil {
+		return a, err
+	}
 	a.models = tuning.NewModels(func(ctx context.Context, name string) (string, string, error) {
 		b, err := a.catalog.Bundle(ctx, name)
 		return b.Dir, b.Digest, err
-	}, ort.Options{})
+	}, ort.Options{Provider: device})
 	a.close = append(a.close, a.models.Close)
 	if err := a.addStarter(ctx, filepath.Join(dir, "bundles")); err != nil {
 		return a, err

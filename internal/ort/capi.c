@@ -69,6 +69,15 @@ OrtStatus *ft_options(bool deterministic, OrtSessionOptions **out) {
   return status;
 }
 
+OrtStatus *ft_provider(OrtSessionOptions *o, const char *name) {
+  if (strcmp(name, "CUDA") != 0) return api->SessionOptionsAppendExecutionProvider(o, name, NULL, NULL, 0);
+  OrtCUDAProviderOptionsV2 *settings;
+  TRY(api->CreateCUDAProviderOptions(&settings));
+  OrtStatus *status = api->SessionOptionsAppendExecutionProvider_CUDA_V2(o, settings);
+  api->ReleaseCUDAProviderOptions(settings);
+  return status;
+}
+
 OrtStatus *ft_config(OrtSessionOptions *o, const char *key, const char *value) { return api->AddSessionConfigEntry(o, key, value); }
 OrtStatus *ft_initializer(OrtSessionOptions *o, const char *name, const OrtValue *v) { return api->AddInitializer(o, name, v); }
 void ft_release_options(OrtSessionOptions *o) { api->ReleaseSessionOptions(o); }

@@ -69,18 +69,8 @@ func newShared(g *graph.Graph, o Options) (_ *shared, err error) {
 		return nil, err
 	}
 	defer C.ft_release_options(settings)
-	for _, c := range [][2]string{
-		{folderKey, root},
-		// What is computed from weights would be the session's own; settle has done it. Older libraries
-		// don't know the limit: their sessions keep transposed matrices of their own.
-		{"optimization.constant_folding_max_output_size_in_bytes", fmt.Sprint(foldLimit)},
-		// Products become Gemms where all extents are known, and other kernels repack weights in other
-		// forms.
-		{"optimization.disable_specified_optimizers", "MatMulAddFusion"},
-	} {
-		if err := configure(settings, c[0], c[1]); err != nil {
-			return nil, err
-		}
+	if err := setUp(settings, o); err != nil {
+		return nil, err
 	}
 	for v := range g.Constants() {
 		if err := s.lend(settings, v); err != nil {
@@ -90,6 +80,34 @@ func newShared(g *graph.Graph, o Options) (_ *shared, err error) {
 	err = failed(ErrLoad, C.ft_session(unsafe.Pointer(unsafe.SliceData(model)), C.size_t(len(model)), settings, o.Weights.packed, &s.session))
 	o.Weights.forget()
 	return s, err
+}
+
+func setUp(settings *C.OrtSessionOptions, o Options) error {
+	if o.Provider != CPU {
+		name := C.CString(string(o.Provider))
+		defer C.free(unsafe.Pointer(name))
+		if err := failed(ErrLoad, C.ft_provider(settings, name)); err != nil {
+			return o.Provider.unavailable(err)
+		}
+	}
+	config := map[string]string{
+		folderKey: root,
+		// What is computed from weights would be the session's own; settle has done it. Older libraries
+		// don't know the limit: their sessions keep transposed matrices of their own.
+		"optimization.constant_folding_max_output_size_in_bytes": fmt.Sprint(foldLimit),
+		// Products become Gemms where all extents are known, and other kernels repack weights in other
+		// forms.
+		"optimization.disable_specified_optimizers": "MatMulAddFusion",
+	}
+	if o.Strict {
+		config[strictKey] = "1"
+	}
+	for key, value := range config {
+		if err := configure(settings, key, value); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func configure(settings *C.OrtSessionOptions, key, value string) error {

@@ -14,6 +14,8 @@ void ft_release_container(OrtPrepackedWeightsContainer *c);
 
 // ft_options makes settings for sessions that run on the environment's threads.
 OrtStatus *ft_options(bool deterministic, OrtSessionOptions **out);
+// ft_provider has kernels run on a kind of device, where it has them.
+OrtStatus *ft_provider(OrtSessionOptions *o, const char *name);
 OrtStatus *ft_config(OrtSessionOptions *o, const char *key, const char *value);
 OrtStatus *ft_initializer(OrtSessionOptions *o, const char *name, const OrtValue *v);
 void ft_release_options(OrtSessionOptions *o);

@@ -96,6 +96,10 @@ func candidates() []string {
 
 // Options are a session's settings.
 type Options struct {
+	// Provider is the kind of device that kernels run on; Strict refuses graphs that it has not all
+	// kernels for, which otherwise run on the CPU.
+	Provider Provider
+	Strict   bool
 	// Weights, where set, are shared with the other sessions that are given them. Such sessions
 	// run on the process's one pool of threads.
 	Weights *Weights
@@ -107,8 +111,11 @@ type Options struct {
 	Deterministic bool
 }
 
-// folderKey is the session setting for where external data lies, of a model that is no file.
-const folderKey = "session.model_external_initializers_file_folder_path"
+// Session settings by name.
+const (
+	folderKey = "session.model_external_initializers_file_folder_path" // of a model that is no file
+	strictKey = "session.disable_cpu_ep_fallback"
+)
 
 // engine is what a session runs on: onnxruntime_go's session or one of our own.
 type engine interface {
@@ -124,6 +131,7 @@ type Session struct {
 	inputs  []*graph.Value
 	outputs []*graph.Value
 	scalars map[string]bool // outputs of rank 0
+	device  Provider
 }
 
 // NewSession prepares a graph, which it leaves as it is. Weights that lie in files are read
@@ -137,7 +145,8 @@ func NewSession(g *graph.Graph, o Options) (*Session, error) {
 		return nil, errs.New(errs.Invalid, "a graph of %d inputs and %d outputs can't be run: it needs one of each", len(g.Inputs), len(g.Outputs))
 	}
 	fit, scalars := adapt(g)
-	s := &Session{inputs: slices.Clone(g.Inputs), outputs: slices.Clone(g.Outputs), scalars: scalars}
+	s := &Session{inputs: slices.Clone(g.Inputs), outputs: slices.Clone(g.Outputs), scalars: scalars, device: o.Provider}
+	defer s.device.hold()()
 	var err error
 	switch {
 	case o.Weights != nil:
@@ -171,6 +180,7 @@ func (s *Session) Close() error {
 	if s.engine == nil {
 		return nil
 	}
+	defer s.device.hold()()
 	err := s.engine.close()
 	s.engine = nil
 	return err
@@ -208,7 +218,9 @@ func (s *Session) RunInto(ctx context.Context, in, out map[string]*graph.Tensor)
 	if err != nil {
 		return nil, err
 	}
+	release := s.device.hold()
 	results, err := s.engine.run(ctx, inputs, outputs)
+	release()
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}

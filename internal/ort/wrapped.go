@@ -58,6 +58,12 @@ func wrappedOptions(o Options, dir string) (*onnx.SessionOptions, error) {
 	if dir != "" {
 		settings = append(settings, func() error { return s.AddSessionConfigEntry(folderKey, dir) })
 	}
+	if o.Provider != CPU {
+		settings = append(settings, func() error { return appendProvider(s, o.Provider) })
+	}
+	if o.Strict {
+		settings = append(settings, func() error { return s.AddSessionConfigEntry(strictKey, "1") })
+	}
 	for _, set := range settings {
 		if err := set(); err != nil {
 			s.Destroy()
@@ -65,6 +71,23 @@ func wrappedOptions(o Options, dir string) (*onnx.SessionOptions, error) {
 		}
 	}
 	return s, nil
+}
+
+func appendProvider(s *onnx.SessionOptions, p Provider) error {
+	err := error(nil)
+	if p == CUDA {
+		var settings *onnx.CUDAProviderOptions
+		if settings, err = onnx.NewCUDAProviderOptions(); err == nil {
+			defer settings.Destroy()
+			err = s.AppendExecutionProviderCUDA(settings)
+		}
+	} else {
+		err = s.AppendExecutionProvider(string(p), nil)
+	}
+	if err != nil {
+		return p.unavailable(newError(ErrLoad, 0, err.Error()))
+	}
+	return nil
 }
 
 func (w *wrapped) close() error { return w.session.Destroy() }
