@@ -67,13 +67,12 @@ func (t *TextTower) ordinaryID(learned []int64) int64 {
 	return id
 }
 
-// comparedIDs are the numbers that the graph compares the ids, or what follows from them, with;
-// among them those that mark a text's end or padding.
+// comparedIDs are the numbers that the graph compares the ids, or what follows from them but for
+// their embeddings, with; among them those that mark a text's end or padding.
 func (t *TextTower) comparedIDs() map[int64]bool {
-	taken := map[int64]bool{}
-	on := reached(t.Graph, t.IDs)
+	taken, on := map[int64]bool{}, map[*Value]bool{t.IDs: true}
 	for _, n := range t.Graph.Nodes {
-		if !slices.ContainsFunc(n.Inputs, func(v *Value) bool { return on[v] }) {
+		if n.Op == "Shape" || n.Op == "Size" || !slices.ContainsFunc(n.Inputs, func(v *Value) bool { return on[v] }) {
 			continue
 		}
 		for _, v := range n.Inputs {
@@ -82,6 +81,9 @@ func (t *TextTower) comparedIDs() map[int64]bool {
 					taken[x[0]] = true
 				}
 			}
+		}
+		for _, v := range n.Outputs {
+			on[v] = v != nil && !(n.Op == "Gather" && isTable(n.Inputs[0]))
 		}
 	}
 	return taken

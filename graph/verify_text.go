@@ -73,7 +73,7 @@ func newTextCheck(t *TextTower, run Runner) (*textCheck, error) {
 		return nil, err
 	}
 	v := &textCheck{checker: c, texts: w, t: t, most: min(3, w.length-3)}
-	if err := v.findEnd(); err != nil {
+	if err := v.findEnds(); err != nil {
 		return nil, err
 	}
 	v.text = w.words(w.length, w.end)
@@ -512,38 +512,46 @@ func (t *TextTower) head() (*Graph, error) {
 	return g, finish(g)
 }
 
-// trimmed runs the longest texts, with and without context, and the same ones cut behind their ends.
-func (v *textCheck) trimmed() error {
-	_, most := v.t.Lengths()
+// trimmed runs the longest texts, with and without context, and the same ones cut behind their ends:
+// of the ids that may end a text, one has to.
+func (v *textCheck) trimmed() (err error) {
 	if v.t.Fixed != nil {
 		return nil
-	}
-	longest := v.length + 2
-	if most > 0 {
-		longest = min(most, longestTried)
 	}
 	with, err := v.t.withContext(ContextOptions{Tokens: 1, Start: start, Depth: len(v.t.Blocks)})
 	if err != nil {
 		return err
 	}
 	for _, end := range v.ends {
-		short := v.words(max(4, v.length-2), end)
-		padded := v.layers(v.batch(short.padded(longest, end)), 1, 1, len(v.t.Blocks))
-		cut := v.batch(short)
-		for _, g := range []*Graph{v.t.Graph, with} {
-			want, err := v.first(g, padded)
-			if err != nil {
-				return errs.New(errs.Unsupported, "texts of %d tokens: %w", longest, err)
-			}
-			if !v.t.Trims {
-				return nil
-			}
-			for i := range v.t.Blocks {
-				cut[PromptName("context", i)] = padded[PromptName("context", i)]
-			}
-			if err := v.same(g, cut, want, "texts that end by token %d, cut behind their end, come out otherwise than padded to %d", end, longest); err != nil {
-				return err
-			}
+		if err = v.trimmedBy(with, end); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// trimmedBy does so for texts that an id ends.
+func (v *textCheck) trimmedBy(with *Graph, end int64) error {
+	longest := v.length + 2
+	if _, most := v.t.Lengths(); most > 0 {
+		longest = min(most, longestTried)
+	}
+	short := v.words(max(4, v.length-2), end)
+	padded := v.layers(v.batch(short.padded(longest, end)), 1, 1, len(v.t.Blocks))
+	cut := v.batch(short)
+	for i := range v.t.Blocks {
+		cut[PromptName("context", i)] = padded[PromptName("context", i)]
+	}
+	for _, g := range []*Graph{v.t.Graph, with} {
+		want, err := v.first(g, padded)
+		if err != nil {
+			return errs.New(errs.Unsupported, "texts of %d tokens: %w", longest, err)
+		}
+		if !v.t.Trims {
+			continue
+		}
+		if err := v.same(g, cut, want, "texts that end by token %d, cut behind their end, come out otherwise than padded to %d", end, longest); err != nil {
+			return err
 		}
 	}
 	return nil

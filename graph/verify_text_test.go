@@ -14,9 +14,30 @@ import (
 	"github.com/foretoken/foretoken/internal/errs"
 )
 
+// textSpellings are ways in which the parts of a text tower may be written down that its length is baked into, batches equal
+// to other extents among them.
+var textSpellings = map[string]tiny{
+	"queries, keys and values in one product":       {named: true, attention: "packed"},
+	"picked out of one product, a batch as tokens":  {named: true, attention: "gathered", batch: 6},
+	"picked out, a batch as the heads":              {named: true, attention: "gathered", batch: 2},
+	"scores by Einsum":                              {named: true, attention: "einsum"},
+	"rows of all texts in one":                      {named: true, attention: "flat"},
+	"rows of all texts, a batch as a head's width":  {named: true, attention: "flat", batch: 4},
+	"rows of all texts, a batch as the width":       {named: true, attention: "flat", batch: 8},
+	"queries are repeated once":                     {named: true, attention: "expanded"},
+	"a mask of zeros":                               {named: true, mask: "zeros"},
+	"an expanded mask, a batch as tokens":           {named: true, mask: "expanded", batch: 6},
+	"a mask that lets all through":                  {named: true, mask: "where"},
+	"tokens see each other":                         {sees: true},
+	"tokens see each other, sequence first":         {sees: true, named: true, sequenceFirst: true, mask: "where"},
+	"tokens first, one product, a batch as a width": {sequenceFirst: true, named: true, attention: "packed", batch: 4},
+}
+
 // TestTextTowersAreVerified checks every spelling as a user's own model is checked.
 func TestTextTowersAreVerified(t *testing.T) {
-	for name, s := range exports {
+	all := maps.Clone(exports)
+	maps.Copy(all, textSpellings)
+	for name, s := range all {
 		t.Run(name, func(t *testing.T) {
 			if err := textTower(t, s.sized()).Verify(interp.Run); err != nil {
 				t.Error(err)

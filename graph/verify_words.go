@@ -19,7 +19,7 @@ type texts struct {
 	rows   int
 	length int     // of most texts
 	end    int64   // the id that ends them
-	ends   []int64 // ids that may
+	ends   []int64 // all ids that may
 	usable []int64 // ids of ordinary words, falling
 	others given   // what goes into inputs that hold nothing of the text
 }
@@ -152,36 +152,50 @@ func converted[T any](values []int64, f func(int64) T) []T {
 	return out
 }
 
-// findEnd finds an id that ends texts: the output depends on the first and the last word in front of it. Of a tower that
+// findEnds finds ids that end texts: the output depends on the first and the last word in front of them. Of a tower that
 // picks its output at the end of the text, another id makes some other token the output.
-func (v *textCheck) findEnd() error {
+func (v *textCheck) findEnds() error {
+	var found []int64
 	for _, end := range v.ends {
-		text := v.words(v.length, end)
-		want, err := v.first(v.t.Graph, v.batch(text))
+		depends, err := v.endsText(end)
 		if err != nil {
 			return err
 		}
-		depends := true
-		for _, from := range []int{0, 1} { // counted from the start and from the end
-			changed := textIDs{ends: text.ends}
-			for row, ids := range text.ids {
-				ids, at := slices.Clone(ids), start
-				if from == 1 {
-					at = text.ends[row] - 1
-				}
-				ids[at] = v.usable[len(v.usable)-1-from]
-				changed.ids = append(changed.ids, ids)
-			}
-			y, err := v.first(v.t.Graph, v.batch(changed))
-			if err != nil {
-				return err
-			}
-			depends = depends && !slices.Equal(y, want)
-		}
 		if depends {
-			v.end = end
-			return nil
+			found = append(found, end)
 		}
 	}
-	return errs.New(errs.Unsupported, "text tower: no text was found whose words all change the output %q; ids that may end one: %d", v.t.Output.Name, v.ends)
+	if len(found) == 0 {
+		return errs.New(errs.Unsupported, "text tower: no text was found whose words all change the output %q; ids that may end one: %d", v.t.Output.Name, v.ends)
+	}
+	v.ends, v.end = found, found[0]
+	return nil
+}
+
+// endsText says whether both the first and the last word in front of an id change the output.
+func (v *textCheck) endsText(end int64) (bool, error) {
+	text := v.words(v.length, end)
+	want, err := v.first(v.t.Graph, v.batch(text))
+	if err != nil {
+		return false, err
+	}
+	for _, last := range []bool{false, true} {
+		changed := textIDs{ends: text.ends}
+		for row, ids := range text.ids {
+			ids, at, k := slices.Clone(ids), start, len(v.usable)-1
+			if last {
+				at = text.ends[row] - 1
+			}
+			if v.usable[k] == ids[at] {
+				k--
+			}
+			ids[at] = v.usable[k]
+			changed.ids = append(changed.ids, ids)
+		}
+		y, err := v.first(v.t.Graph, v.batch(changed))
+		if err != nil || slices.Equal(y, want) {
+			return false, err
+		}
+	}
+	return true, nil
 }

@@ -8,7 +8,9 @@ import (
 	"encoding/hex"
 	"image"
 	"io"
+	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -124,4 +126,21 @@ func steps(t testing.TB, tuner *Tuner, n int) (last Progress) {
 		last = p
 	}
 	return last
+}
+
+// starterWith is the starter bundle with another foretoken.yaml.
+func starterWith(t *testing.T, yaml string) *bundle.Bundle {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "starter")
+	if err := os.CopyFS(dir, os.DirFS("../starter/bundle")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "foretoken.yaml"), []byte(yaml), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	b, err := bundle.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

@@ -129,7 +129,8 @@ class Text:
     """
     kind = "text"
 
-    def __init__(self, model, table, inputs, out="text_embeds", dynamic=None, blocks=None, cases=(), encode=None, pool=None, averages=False, fit=None):
+    def __init__(self, model, table, inputs, out="text_embeds", dynamic=None, blocks=None, cases=(), encode=None, pool=None, averages=False, fit=None, axis=1):
+        self.axis = axis  # of the tokens, in the blocks' inputs
         self.model, self.table, self.inputs, self.out = model.eval(), table, inputs, out
         self.dynamic = dynamic or {n: {0: "batch", 1: "sequence"} for n in inputs}
         self.blocks, self.cases, self.encode, self.pool, self.averages = blocks, cases, encode, pool, averages
@@ -178,6 +179,8 @@ class Text:
         if case.get("insert"):  # the text with the token in front of the context repeated in its place
             start = case.get("start", 1)
             full = {n: torch.cat([x[:, :start], x[:, max(start - 1, 0)][:, None].expand(-1, m), x[:, start:]], 1) for n, x in given.items()}
+            if "position_ids" in full:
+                full["position_ids"] = torch.arange(length + m).expand(batch, -1).contiguous()
         new = torch.tensor(case.get("rows", []), dtype=ids.dtype)
         if len(new):
             leaves["token_rows"] = (torch.randn(len(new), width) * 0.5).requires_grad_()
@@ -187,7 +190,8 @@ class Text:
 
         def put(x, layer):
             x = x.clone()
-            x[rows, at] = leaves[f"context.{layer}"][whose].to(x.dtype)
+            y = x.transpose(0, 1) if layer and self.axis == 0 else x
+            y[rows, at] = leaves[f"context.{layer}"][whose].to(x.dtype)
             return x
 
         def look_up(_, args, x):
@@ -232,15 +236,17 @@ class Decoder:
     loss is the caption's cross-entropy: minus the sum of loss_weight times the logits' log-softmax."""
     kind = "decoder"
 
-    def __init__(self, model, run, table, layers, heads, width, mask=False, encoder=False, past=0, length=7, dynamic=True, window=0, cross=False):
+    def __init__(self, model, run, table, layers, heads, width, mask=False, encoder=False, past=0, length=7, dynamic=True, window=0, cross=False, left=False):
         self.inner, self.run, self.table, self.layers, self.heads, self.width = model.eval(), run, table, layers, heads, width
         self.window, self.cross, self.past, self.out = window, cross, past, "logits"
+        self.left = left
         torch.manual_seed(2)
         self.inputs = {"input_ids": torch.randint(3, 110, (2, length))}
         axes = {"input_ids": {0: "batch", 1: "sequence"}}
         if mask:
             self.inputs["attention_mask"] = torch.ones(2, past + length, dtype=torch.long)
-            self.inputs["attention_mask"][1, past + length - 2:] = 0
+            self.inputs["attention_mask"][1, past:past + 2] = 1 - int(left)  # padded in front, as batches are for generation
+            self.inputs["attention_mask"][1, past + length - 2:] = int(left)
             axes["attention_mask"] = {0: "batch", 1: "total" if past else "sequence"}
         if encoder:
             self.inputs["encoder_hidden_states"] = torch.randn(2, 9, SMALL)
@@ -279,6 +285,7 @@ class Decoder:
     def reference(self):
         ids = self.inputs["input_ids"]
         counts = self.inputs.get("attention_mask", torch.ones_like(ids))[:, -ids.shape[1]:]
+        also = {"seen": counts.clone()} if self.left else {}  # what the others' logits are is of no account
         prefix, pairs = torch.randn(K, self.table.embedding_dim) * 0.5, torch.randn(self.layers, 2, self.heads, K - 1, self.width) * 0.5
         weight, found = None, {}
         for name, more in (("", {}), ("_prefix", {"prefix": prefix[None].requires_grad_()}), ("_kv", {"pairs": pairs[:, :, None].requires_grad_()})):
@@ -294,7 +301,7 @@ class Decoder:
             logits = logits[:, -ids.shape[1]:]
             if weight is None:
                 weight = torch.zeros_like(logits)
-                weight[:, :-1] = nn.functional.one_hot(ids[:, 1:], logits.shape[-1]) * counts[:, 1:, None]
+                weight[:, :-1] = nn.functional.one_hot(ids[:, 1:], logits.shape[-1]) * counts[:, 1:, None] * (counts[:, :-1, None] if self.left else 1)
                 weight /= counts[:, 1:].sum()
             loss, = [-(nn.functional.log_softmax(logits, -1) * weight).sum()]
             found["out" + name], found["loss" + name] = logits.detach(), loss.detach()
@@ -302,7 +309,7 @@ class Decoder:
                 loss.backward()
                 x = next(iter(more.values()))
                 found["grad" + name] = x.grad[0] if name == "_prefix" else x.grad[:, :, 0]
-        return {"prefix": prefix, "kv": pairs, "loss_weight": weight.detach()}, found
+        return {"prefix": prefix, "kv": pairs, "loss_weight": weight.detach(), **also}, found
 
     def meta(self):
         return {"K": K, "layers": self.layers, "heads": self.heads, "head_width": self.width, "window": self.window, "causal": True}
@@ -502,7 +509,7 @@ def classifier(which):
 
 
 def blocks_of(m):
-    for path in ("encoder.layer", "encoder.layers", "model.layer", "layers", "layer"):
+    for path in ("encoder.block", "transformer.layer", "encoder.layer", "encoder.layers", "model.layer", "layers", "layer"):
         found = m
         try:
             for part in path.split("."):
@@ -569,8 +576,47 @@ def openai_vision():
     return Vision(m, m.ln_pre, m.blocks, 1, before=True, axis=0)
 
 
-def sentence_encoder(cases=(), masked=True, fixed=False, attention="sdpa", which="bert"):
-    """BERT or another with a masked mean, as sentence-transformers pools, or with a plain one."""
+def openai_text(cases=()):
+    """OpenAI's own text tower: blocks as [S,B,D], packed attention weights, a constant causal mask, the largest id ends the text."""
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attn, self.ln_1, self.ln_2 = nn.MultiheadAttention(32, HEADS), nn.LayerNorm(32), nn.LayerNorm(32)
+            self.c_fc, self.c_proj = nn.Linear(32, 64), nn.Linear(64, 32)
+
+        def forward(self, x, mask):
+            y = self.ln_1(x)
+            x = x + self.attn(y, y, y, need_weights=False, attn_mask=mask)[0]
+            h = self.c_fc(self.ln_2(x))
+            return x + self.c_proj(h * torch.sigmoid(1.702 * h))
+
+    class Tower(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.token_embedding, self.positional_embedding = nn.Embedding(200, 32), nn.Parameter(torch.randn(16, 32) * 0.1)
+            self.blocks, self.ln_final, self.proj = nn.ModuleList([Block() for _ in range(2)]), nn.LayerNorm(32), nn.Parameter(torch.randn(32, OUT) * 0.1)
+            self.register_buffer("mask", torch.full((16, 16), float("-inf")).triu(1), persistent=False)
+
+        def forward(self, input_ids):
+            x = (self.token_embedding(input_ids) + self.positional_embedding).permute(1, 0, 2)
+            for b in self.blocks:
+                x = b(x, self.mask)
+            x = self.ln_final(x.permute(1, 0, 2))
+            return x[torch.arange(x.shape[0]), input_ids.argmax(dim=-1)] @ self.proj
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch.manual_seed(0)
+    m = Tower()
+    ids = text_ids(199, 16)
+    positions, mask = m.positional_embedding.data, m.mask
+
+    def fit(length):
+        m.positional_embedding.data, m.mask = positions[:length], mask[:length, :length]
+    return Text(m, m.token_embedding, {"input_ids": ids}, dynamic={"input_ids": {0: "batch"}}, blocks=m.blocks, cases=cases, fit=fit, axis=0)
+
+
+def sentence_encoder(cases=(), masked=True, fixed=False, attention="sdpa", which="bert", positions=False, first=False, pad=False):
+    """BERT or another with a masked mean, as sentence-transformers pools, or with a plain one; with the first token, or, pad, with
+    the one in front of the first padding."""
     import transformers as t
     torch.manual_seed(0)
     common = dict(vocab_size=200, hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=2, num_attention_heads=HEADS, max_position_embeddings=32, attn_implementation=attention)
@@ -578,28 +624,43 @@ def sentence_encoder(cases=(), masked=True, fixed=False, attention="sdpa", which
     if which == "bert":
         m = t.BertModel(t.BertConfig(**common), add_pooling_layer=False)
         inputs["token_type_ids"] = torch.zeros(3, 12, dtype=torch.long)
+    elif which == "distilbert":
+        m = t.DistilBertModel(t.DistilBertConfig(vocab_size=200, dim=WIDTH, hidden_dim=96, n_layers=2, n_heads=HEADS, max_position_embeddings=32, attn_implementation=attention))
+    elif which == "mpnet":  # relative positions beside absolute ones
+        m = t.MPNetModel(t.MPNetConfig(**{k: v for k, v in common.items() if k != "attn_implementation"}, pad_token_id=0), add_pooling_layer=False)
+    elif which == "t5":  # relative positions alone
+        m = t.T5EncoderModel(t.T5Config(vocab_size=200, d_model=WIDTH, d_kv=WIDTH // HEADS, d_ff=96, num_layers=2, num_heads=HEADS))
     elif which == "roberta":  # positions count the tokens that are no padding
         m = t.RobertaModel(t.RobertaConfig(**common, pad_token_id=0), add_pooling_layer=False)
     else:  # a causal decoder that pools its last token
         m = t.LlamaModel(t.LlamaConfig(vocab_size=200, hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=2, num_attention_heads=HEADS, num_key_value_heads=2, attn_implementation=attention))
     if not masked:
-        inputs = {"input_ids": inputs["input_ids"].clamp(min=1)}
+        inputs = {"input_ids": inputs["input_ids"].clamp(min=0 if pad else 1)}
 
-    def encode(m, i, a=None, t=None):
-        more = {} if t is None else {"token_type_ids": t}
+    if positions:
+        inputs["position_ids"] = torch.arange(12).expand(3, 12).contiguous()
+
+    def encode(m, *x):
+        i, a, t, p = (dict(zip(inputs, x)).get(n) for n in ("input_ids", "attention_mask", "token_type_ids", "position_ids"))
+        more = {n: y for n, y in (("token_type_ids", t), ("position_ids", p)) if y is not None}
         return m(input_ids=i, attention_mask=a, **more, **({"use_cache": False} if which == "llama" else {})).last_hidden_state
 
-    def pool(h, i, a=None, t=None):
+    def pool(h, *x):
+        i, a = (dict(zip(inputs, x)).get(n) for n in ("input_ids", "attention_mask"))
+        if first:
+            return h[:, 0]
+        if pad:
+            return h[torch.arange(h.shape[0]), (i == 0).int().argmax(-1) - 1]
         if which == "llama":
             return h[:, -1] if a is None else h[torch.arange(h.shape[0]), a.sum(1) - 1]
         if a is None:
             return h.mean(1)
         w = a[..., None].float()
         return (h * w).sum(1) / w.sum(1)
-    table = m.embeddings.word_embeddings if hasattr(m, "embeddings") else m.embed_tokens
+    table = m.encoder.embed_tokens if which == "t5" else m.get_input_embeddings()
     f = lambda m, *x: pool(encode(m, *x), *x)
     return Text(named(m, inputs, f), table, inputs, blocks=blocks_of(m), cases=cases, dynamic={n: {0: "batch"} for n in inputs} if fixed else None,
-                encode=lambda *x: encode(m, *x), pool=pool, averages=which != "llama")
+                encode=lambda *x: encode(m, *x), pool=pool, averages=not (which == "llama" or first or pad))
 
 
 def averaged(masked=True):
@@ -802,6 +863,14 @@ MODELS = {  # name -> (build, [(exporter, opset), ...])
     "context_sentence_plain": (lambda: sentence_encoder(averaged(False), masked=False), [(TS, 14), (TS, 17), (DY, 18)]),
     "context_sentence_fixed": (lambda: sentence_encoder(averaged()[:4] + shorter(), fixed=True), [(TS, 14), (TS, 17), (DY, 18)]),
     "context_roberta": (lambda: sentence_encoder(averaged(), which="roberta"), [(TS, 14), (TS, 17), (DY, 18)]),
+    "context_openai_text": (lambda: openai_text(places(text_ids(199, 16))[:5] + shorter(14)), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "context_first": (lambda: sentence_encoder(averaged()[:5], first=True), [(TS, 17), (DY, 18)]),
+    "context_positions": (lambda: sentence_encoder(averaged(), positions=True), [(TS, 17), (DY, 18)]),
+    "context_distilbert": (lambda: sentence_encoder(averaged(), which="distilbert"), [(TS, 17), (DY, 18)]),
+    "context_mpnet": (lambda: sentence_encoder(averaged(), which="mpnet"), [(TS, 17), (DY, 18)]),
+    "context_t5": (lambda: sentence_encoder(averaged(), which="t5"), [(TS, 17), (DY, 18)]),
+    "context_llama_positions": (lambda: sentence_encoder(averaged()[:5], which="llama", positions=True), [(DY, 18), (DY, 23)]),
+    "context_llama_pad": (lambda: sentence_encoder(averaged()[:5], which="llama", masked=False, pad=True), [(DY, 18), (DY, 23)]),
     "context_llama": (lambda: sentence_encoder(averaged()[:5], which="llama"), [(TS, 17), (DY, 18), (DY, 23)]),
     "context_llama_last": (lambda: sentence_encoder(averaged(False)[:5], which="llama", masked=False), [(TS, 17), (DY, 18), (DY, 23)]),
     "decoder_gpt2": (lambda: decoder("gpt2"), [(TS, 17), (DY, 18), (DY, 23)]),
@@ -814,11 +883,18 @@ MODELS = {  # name -> (build, [(exporter, opset), ...])
     "prefix_gpt2": (lambda: prefixed("gpt2"), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
     "prefix_gpt2_eager": (lambda: prefixed("gpt2", "eager"), [(TS, 17), (DY, 18)]),
     "prefix_gpt2_mask": (lambda: prefixed("gpt2", mask=True), [(TS, 17), (DY, 18), (DY, 23)]),
+    "prefix_gpt2_left": (lambda: prefixed("gpt2", mask=True, left=True), [(TS, 17), (DY, 18)]),
+    "prefix_gpt2_eager_left": (lambda: prefixed("gpt2", "eager", mask=True, left=True), [(TS, 17), (DY, 18)]),
+    "prefix_opt_left": (lambda: prefixed("opt", mask=True, left=True), [(TS, 17), (DY, 18)]),
+    "prefix_llama_left": (lambda: prefixed("llama", mask=True, left=True), [(DY, 18), (DY, 23)]),
+    "prefix_gpt2_past_left": (lambda: prefixed("gpt2", mask=True, past=3, left=True), [(DY, 18)]),
+    "prefix_llama_fixed": (lambda: prefixed("llama", dynamic=False), [(TS, 17), (DY, 18), (DY, 23)]),
+    "prefix_llama_mask_fixed": (lambda: prefixed("llama", mask=True, dynamic=False), [(DY, 18)]),
     "prefix_gpt2_past": (lambda: prefixed("gpt2", mask=True, past=3), [(TS, 17), (DY, 18)]),
-    "prefix_gpt2_fixed": (lambda: prefixed("gpt2", dynamic=False), [(TS, 17)]),
+    "prefix_gpt2_fixed": (lambda: prefixed("gpt2", dynamic=False), [(TS, 17), (DY, 18), (DY, 23)]),
     "prefix_gpt2_cross": (lambda: prefixed("gpt2_cross"), [(TS, 17), (DY, 18)]),
     "prefix_blip": (lambda: prefixed("blip", "eager", mask=True), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
-    "prefix_blip_fixed": (lambda: prefixed("blip", "eager", dynamic=False), [(TS, 17)]),
+    "prefix_blip_fixed": (lambda: prefixed("blip", "eager", dynamic=False), [(TS, 17), (DY, 18)]),
     "prefix_opt": (lambda: prefixed("opt", mask=True), [(TS, 17), (DY, 18)]),
     "prefix_llama": (lambda: prefixed("llama"), [(TS, 17), (DY, 18), (DY, 23)]),
     "prefix_llama_past": (lambda: prefixed("llama", mask=True, past=3), [(TS, 17), (DY, 18)]),
