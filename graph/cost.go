@@ -6,8 +6,6 @@ import "slices"
 type Cost struct {
 	// Products is how many multiplications and additions there are in matrix products and convolutions.
 	Products int64
-	// Functions is how many elements are computed of exponentials, error functions and the like.
-	Functions int64
 	// Moved is how many bytes the other nodes read and write, products aside.
 	Moved int64
 	// Nodes is how many nodes do something when the graph runs: not those that see constants alone, nor those
@@ -58,9 +56,6 @@ type costing struct {
 // views give a tensor another shape and leave it where it lies.
 var views = set("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 
-// functions compute something of each element that takes more than a few instructions.
-var functions = set("Exp", "Log", "Erf", "Gelu", "Sigmoid", "Tanh", "Softmax", "LogSoftmax", "Pow", "Sin", "Cos", "Softplus", "Mish", "Elu", "Selu", "Celu")
-
 func (c *costing) add(n *Node) {
 	moves := func(v *Value) bool { return v != nil && !c.still[v] }
 	if reads := n.reads(); len(reads) > 0 && !slices.ContainsFunc(reads, moves) {
@@ -81,9 +76,6 @@ func (c *costing) add(n *Node) {
 		return
 	}
 	c.move(n)
-	if functions[n.Op] {
-		c.Functions += count(n, n.Outputs[0].Shape...)
-	}
 }
 
 // move counts what a node reads and writes: of a table, only the rows.

@@ -147,7 +147,9 @@ def measure(work, foretoken, test, out, wanted):
         rows.append(f"| the starter's {tower} tower, batch of 64 | {inspected(foretoken, starter)} | | | | {costs(r['Step'])}")
     for folder, _, _ in folders(wanted):
         path = pathlib.Path(work) / folder
-        subprocess.run([sys.executable, __file__, "export", work, folder], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        made = subprocess.run([sys.executable, __file__, "export", work, folder], capture_output=True, text=True)
+        if made.returncode:
+            sys.exit(f"{folder} is not exported: {made.stderr[-2000:]}")
         time_taken, lines = inspected(foretoken, path / "model.onnx"), measured(test, path)
         shutil.rmtree(path)
         if not lines:

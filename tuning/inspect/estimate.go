@@ -55,52 +55,55 @@ func (s speed) seconds(c graph.Cost) float64 {
 	return s.product*float64(c.Products) + s.byte*float64(c.Moved) + s.node*float64(c.Nodes)
 }
 
-// calibrate measures the machine, once: the two products of a layer of width 512; passes over 16 MB, as a gradient makes
-// them; and nodes that have nothing to do.
+// calibrate measures the machine, once.
 var calibrate = sync.OnceValues(func() (s speed, err error) {
-	products := func(b *graph.Builder) *graph.Value {
-		x := b.Input("x", graph.Float, graph.Shape{graph.Known(512), graph.Known(512)})
-		return b.MatMul(b.MatMul(x, b.Const(pattern(512, 2048))), b.Const(pattern(2048, 512)))
+	if s.product, err = each(layer, func(c graph.Cost) int64 { return c.Products }); err != nil {
+		return speed{}, err
 	}
-	passes := func(b *graph.Builder) *graph.Value {
-		x := b.Input("x", graph.Float, graph.Shape{graph.Known(2048), graph.Known(2048)})
-		y := b.Op("Sigmoid", nil, x)
-		y = b.Mul(y, b.Sub(b.Scalar(1, y), y))
-		return b.Sum(b.Transpose(b.Add(x, y), 1, 0), false, 0)
+	if s.byte, err = each(passes, func(c graph.Cost) int64 { return c.Moved }); err != nil {
+		return speed{}, err
 	}
-	nothing := func(b *graph.Builder) *graph.Value {
-		x := b.Input("x", graph.Float, graph.Shape{graph.Known(8)})
-		y := x
-		for range 256 {
-			y = b.Add(y, x)
-		}
-		return y
-	}
-	for _, m := range []struct {
-		build func(b *graph.Builder) *graph.Value
-		of    func(graph.Cost) int64
-		to    *float64
-	}{
-		{products, func(c graph.Cost) int64 { return c.Products }, &s.product},
-		{passes, func(c graph.Cost) int64 { return c.Moved }, &s.byte},
-		{nothing, func(c graph.Cost) int64 { return int64(c.Nodes) }, &s.node},
-	} {
-		g := graph.New()
-		if err := g.Build(func(b *graph.Builder) { b.Output("y", m.build(b)) }); err != nil {
-			return speed{}, err
-		}
-		cost, err := g.Cost()
-		if err != nil {
-			return speed{}, err
-		}
-		seconds, err := timed(context.Background(), g, 5)
-		if err != nil {
-			return speed{}, err
-		}
-		*m.to = seconds / float64(m.of(cost))
-	}
-	return s, nil
+	s.node, err = each(nothing, func(c graph.Cost) int64 { return int64(c.Nodes) })
+	return s, err
 })
+
+// each is how many seconds a graph takes for each of what it does.
+func each(build func(b *graph.Builder) *graph.Value, of func(graph.Cost) int64) (float64, error) {
+	g := graph.New()
+	if err := g.Build(func(b *graph.Builder) { b.Output("y", build(b)) }); err != nil {
+		return 0, err
+	}
+	cost, err := g.Cost()
+	if err != nil {
+		return 0, err
+	}
+	seconds, err := timed(context.Background(), g, 5)
+	return seconds / float64(of(cost)), err
+}
+
+// layer is the two products of a layer of width 512.
+func layer(b *graph.Builder) *graph.Value {
+	x := b.Input("x", graph.Float, graph.Shape{graph.Known(512), graph.Known(512)})
+	return b.MatMul(b.MatMul(x, b.Const(pattern(512, 2048))), b.Const(pattern(2048, 512)))
+}
+
+// passes go over 16 MB as a gradient does.
+func passes(b *graph.Builder) *graph.Value {
+	x := b.Input("x", graph.Float, graph.Shape{graph.Known(2048), graph.Known(2048)})
+	y := b.Op("Sigmoid", nil, x)
+	y = b.Mul(y, b.Sub(b.Scalar(1, y), y))
+	return b.Sum(b.Transpose(b.Add(x, y), 1, 0), false, 0)
+}
+
+// nothing is nodes that have next to nothing to do.
+func nothing(b *graph.Builder) *graph.Value {
+	x := b.Input("x", graph.Float, graph.Shape{graph.Known(8)})
+	y := x
+	for range 256 {
+		y = b.Add(y, x)
+	}
+	return y
+}
 
 // started is when the program's clock began; clock reads it.
 var started = time.Now()

@@ -135,6 +135,9 @@ func (in *inspector) folder(dir string) error {
 	in.Name, in.Type, in.Digest, in.Files = b.Name, b.Config.ModelType, b.Digest, len(b.Files)
 	for _, f := range b.Files {
 		in.Bytes += f.Size
+		if strings.HasSuffix(f.Path, ".onnx") && f.Path != b.ImageFile() && f.Path != b.TextFile() {
+			in.note(f.Path + " is not used: inspect it by its own path")
+		}
 	}
 	in.LogitScale, in.ScaleFrom, err = b.LogitScale()
 	in.refuse("logit scale", err)

@@ -135,6 +135,27 @@ func TestABundleIsInspectedWithItsFiles(t *testing.T) {
 	}
 }
 
+// TestOtherFilesOfABundleAreNamed: exporters leave half-float and quantised variants beside the model.
+func TestOtherFilesOfABundleAreNamed(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join("..", "..", "starter", "bundle"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(dir, "onnx", "text_model.onnx"), filepath.Join(dir, "onnx", "text_model_fp16.onnx")); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Open(t.Context(), dir, Options{Batch: 1, Prompts: 1, Depth: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(r.Notes, "onnx/text_model_fp16.onnx is not used: inspect it by its own path") {
+		t.Errorf("notes: %q", r.Notes)
+	}
+	if r.Image == nil || r.Text != nil || r.Kind != "image encoder" || len(r.Refusals) != 1 || !strings.Contains(r.Refusals[0], "no text tower") {
+		t.Errorf("%s, refused: %q", r.Kind, r.Refusals)
+	}
+}
+
 // TestTheEstimateOfMemoryIsWhatAStepTakes on the starter; how near it is on models of real size, docs/benchmarks.md tells.
 // Times are not held against each other: they are other tests' as well.
 func TestTheEstimateOfMemoryIsWhatAStepTakes(t *testing.T) {
