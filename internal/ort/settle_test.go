@@ -3,6 +3,7 @@ package ort
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -161,5 +162,48 @@ func TestKeysTellValuesApart(t *testing.T) {
 	}
 	if len(seen) < 8 {
 		t.Errorf("only %d values were looked at", len(seen))
+	}
+}
+
+// TestScratchFilesGoWithTheirProcess: those in use stay, those of closed weights and of killed processes go.
+func TestScratchFilesGoWithTheirProcess(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	files := func() int {
+		found, err := filepath.Glob(filepath.Join(os.TempDir(), scratchName+"*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(found)
+	}
+	g := saved(t, func(b *graph.Builder) {
+		b.Output("y", b.MatMul(b.Input("x", graph.Float, graph.Shape{graph.Sym("n"), graph.Known(256)}), widened(b, halves(b, 256, 256))))
+	})
+	abandoned := filepath.Join(os.TempDir(), scratchName+"of-one-that-was-killed")
+	if err := os.WriteFile(abandoned, []byte("weights"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var both [2]*Weights
+	var sessions [2]*Session
+	for i := range both {
+		w, err := NewWeights()
+		if err != nil {
+			t.Fatal(err)
+		}
+		both[i], sessions[i] = w, open(t, Options{Weights: w}, g)
+	}
+	if n := files(); n != 2 {
+		t.Errorf("there are %d files, there should be one for each of two", n)
+	}
+	if _, err := os.Stat(abandoned); err == nil {
+		t.Error("the killed process's file is there")
+	}
+	for i := range both {
+		both[i].Close()
+		if err := sessions[i].Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := files(); n != 0 {
+		t.Errorf("%d files are left", n)
 	}
 }
