@@ -104,7 +104,11 @@ func (t *Text) print(p printer) {
 		length = "of one length: " + t.Fixed
 	}
 	p.line("", "vocabulary of %d, %s", t.Vocabulary, length)
-	t.Tower.print(p, "", "context joins")
+	pooling := ""
+	if t.Pooling != "" {
+		pooling = "pooled by: " + t.Pooling
+	}
+	t.Tower.print(p, pooling, "context joins")
 }
 
 func (t *Decoder) print(p printer) {

@@ -92,6 +92,8 @@ type Text struct {
 	Window     int    `json:"window"` // the longest text in tokens, 0 where there is no limit
 	Vocabulary int    `json:"vocabulary"`
 	Trims      bool   `json:"trims"` // a batch may be cut to its longest text
+	Pooling    string `json:"pooling,omitempty"`
+	Start      int    `json:"context_start"` // the place in a text where context begins; a single file's is taken to be 1
 	Fixed      string `json:"fixed_length,omitempty"`
 }
 

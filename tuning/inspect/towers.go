@@ -62,14 +62,18 @@ func (in *inspector) addText(file string, g *graph.Graph, output string, hints g
 	if err != nil {
 		return err
 	}
-	tx := &Text{Window: t.Window, Vocabulary: extent(t.Table, 0), Trims: t.Trims}
+	start := in.contextStart
+	if t.Start != nil {
+		start = *t.Start
+	}
+	tx := &Text{Window: t.Window, Vocabulary: extent(t.Table, 0), Trims: t.Trims, Pooling: string(t.Pooling), Start: start}
 	tx.describe(file, t.Graph, t.Output, t.Embedding, t.Blocks)
 	tx.TokenWidth, tx.Heads, tx.Layout = t.Width, t.Heads(), layout(t.TokenAxis)
 	if t.Fixed != nil {
 		tx.Fixed = t.Fixed.Error()
 	}
 	in.Text = tx
-	tx.Step, err = in.step(func(s *Step) (*graph.Graph, error) { return textStep(t, in.contextStart, s) })
+	tx.Step, err = in.step(func(s *Step) (*graph.Graph, error) { return textStep(t, start, s) })
 	return err
 }
 
