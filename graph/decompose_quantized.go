@@ -176,6 +176,7 @@ func (b *Builder) blockwise(n *Node, size int64) *Value {
 	x, scale := n.Inputs[0], n.Inputs[1]
 	axis := axisOf(n, "axis", 1)
 	extent, fixed := x.Shape[axis].Int()
+	size = max(1, min(size, extent))
 	if !fixed || len(scale.Shape) != len(x.Shape) || !scale.Shape[axis].Is((extent+size-1)/size) {
 		fail(n, "blocks of %d in an operand of %s with scales of %s", size, x.Shape, scale.Shape)
 	}
