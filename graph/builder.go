@@ -7,8 +7,9 @@ import "slices"
 type Builder struct {
 	g  *Graph
 	in *inference
-	// readers are the nodes that read each value, while a graph is decomposed.
-	readers map[*Value][]*Node
+	// While a graph is decomposed: the nodes that read each value, and what was given units by a node.
+	readers   map[*Value][]*Node
+	unrounded map[*Node]*Value
 }
 
 // Attrs are a node's attributes by name; see [Attr] for the types.

@@ -106,7 +106,7 @@ func decompose(g *Graph) (err error) {
 	defer recoverBail(&err)
 	nodes := g.Nodes
 	g.Nodes = nil
-	b := &Builder{g: g, in: newInference(g), readers: map[*Value][]*Node{}}
+	b := &Builder{g: g, in: newInference(g), readers: map[*Value][]*Node{}, unrounded: map[*Node]*Value{}}
 	for _, n := range nodes {
 		for _, v := range n.reads() {
 			b.readers[v] = append(b.readers[v], n)

@@ -10,10 +10,13 @@ import (
 // derivative is zero almost everywhere, is passed straight through.
 
 // real is what quantised v stands for, (v - zero) * scale, and of an activation that was
-// quantised in the graph, what it was before.
+// quantised in the graph, what it was before. Rows that were looked up in a table of codes are looked up in one of floats.
 func (b *Builder) real(n *Node, v, scale, zero *Value, axis int) *Value {
 	if x := b.unquantized(v); x != nil {
 		return x
+	}
+	if d := v.Def; d != nil && d.Op == "Gather" && isCodeTable(d.Inputs[0]) && axisOf(d, "axis", 0) == 0 && scale.IsConst() && scale.Const.Len() == 1 {
+		return b.Op("Gather", nil, b.dequantizedTable(n, d.Inputs[0], scale, zero), d.Inputs[1])
 	}
 	return b.Mul(b.shifted(n, v, zero, scale.Type, axis), b.alongOne(n, scale, v, axis))
 }
@@ -30,6 +33,9 @@ func (b *Builder) unquantized(v *Value) *Value {
 	d := v.Def
 	if d == nil || d.Domain != "" {
 		return nil
+	}
+	if x := b.unrounded[d]; x != nil {
+		return x
 	}
 	if d.Op == "QuantizeLinear" {
 		if d.Inputs[0].IsConst() {
@@ -109,10 +115,7 @@ func (b *Builder) alongOne(n *Node, p, v *Value, axis int) *Value {
 func dequantizeLinear(b *Builder, n *Node) []*Value {
 	x, scale, axis, size := n.Inputs[0], n.Inputs[1], int(n.Int("axis", 1)), n.Int("block_size", 0)
 	if isCodeTable(x) && slices.ContainsFunc(b.readers[n.Outputs[0]], func(m *Node) bool { return m.Op == "Gather" }) {
-		return []*Value{b.dequantizedTable(n, x)}
-	}
-	if d := x.Def; d != nil && d.Op == "Gather" && isCodeTable(d.Inputs[0]) && axisOf(d, "axis", 0) == 0 && scale.IsConst() && scale.Const.Len() == 1 {
-		return []*Value{b.Op("Gather", nil, b.dequantizedTable(n, d.Inputs[0]), d.Inputs[1])}
+		return []*Value{b.dequantizedTable(n, x, scale, n.Input(2))}
 	}
 	if size > 0 {
 		return []*Value{b.blockwise(n, size)}
@@ -126,8 +129,7 @@ func isCodeTable(v *Value) bool {
 }
 
 // dequantizedTable is a table as n dequantises it or rows of it, in memory: token tables are looked for as tables of floats.
-func (b *Builder) dequantizedTable(n *Node, table *Value) *Value {
-	scale, zero := n.Inputs[1], n.Input(2)
+func (b *Builder) dequantizedTable(n *Node, table, scale, zero *Value) *Value {
 	if !scale.IsConst() || zero != nil && !zero.IsConst() {
 		fail(n, "a table whose scales depend on the run")
 	}
@@ -306,18 +308,19 @@ func (b *Builder) qLinear(n *Node, i, axis int) *Value {
 	return b.real(n, n.Inputs[i], n.Inputs[i+1], n.Input(i+2), axis)
 }
 
-// requantized is y in the units of the scale and zero point at i, unrounded.
+// requantized is y in the units of the scale and zero point at i, unrounded. What reads it as codes reads y.
 func (b *Builder) requantized(n *Node, y *Value, i int) []*Value {
 	scale := n.Inputs[i]
 	t := Uint8
 	if zero := n.Input(i + 1); zero != nil {
 		t = zero.Type
 	}
-	y = b.rectified(y, n.Input(i+1), t)
-	y = b.Div(y, b.alongOne(n, scale, y, 1))
+	x := b.rectified(y, n.Input(i+1), t)
+	y = b.Div(x, b.alongOne(n, scale, x, 1))
 	if zero := n.Input(i + 1); zero != nil {
 		y = b.Add(y, b.alongOne(n, b.cast(zero, scale.Type), y, 1))
 	}
+	b.unrounded[y.Def] = x
 	return []*Value{y}
 }
 

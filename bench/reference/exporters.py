@@ -934,7 +934,14 @@ AFTERWARDS = {  # name -> (model, exporter, opset, what is done to the file)
     "qdq_clip_vision": ("clip_vision", TS, 17, "qdq"),
     "q4_clip_vision": ("clip_vision", TS, 17, "q4"),
     "q4_clip_text": ("clip_text", DY, 18, "q4 asymmetric"),
+    "q8_clip_text": ("clip_text", TS, 17, "q8"),
     "qdq_clip_text": ("clip_text", TS, 17, "qdq"),
+    "qdq_siglip_vision": ("siglip_vision", TS, 17, "qdq"),
+    "qdq_vit": ("vit", TS, 17, "qdq"),
+    "qop_clip_vision": ("clip_vision", TS, 17, "qop"),
+    "qop_clip_text": ("clip_text", TS, 17, "qop"),
+    "int8_products_clip_text": ("clip_text", TS, 17, "int8 products"),
+    "int8_siglip_vision": ("siglip_vision", TS, 17, "int8"),
     "qdq4_clip_vision": ("clip_vision", DY, 21, "qdq4"),
     "qdq4_clip_text": ("clip_text", TS, 17, "qdq4 asymmetric"),
     "functions_clip_vision": ("clip_vision_eager", TS, 17, "functions"),
@@ -982,33 +989,36 @@ def quantize(path, how, case):
     full = {i.name: to_array(i) for i in onnx.load(path).graph.initializer}
     kind, *more = how.split()
     if kind == "int8":
-        q.quantize_dynamic(str(path), str(path), per_channel="channels" in more, weight_type=q.QuantType.QInt8 if more else q.QuantType.QUInt8)
-    elif kind == "qdq":
+        signed = q.QuantType.QInt8 if "channels" in more else q.QuantType.QUInt8
+        q.quantize_dynamic(str(path), str(path), per_channel="channels" in more, weight_type=signed, extra_options={"MatMulConstBOnly": "products" not in more})
+    elif kind in ("qdq", "qop"):
         class Batches(q.CalibrationDataReader):
             left = [{n: x.numpy() for n, x in case.inputs.items()}]
 
             def get_next(self):
                 return self.left.pop() if self.left else None
-        q.quantize_static(str(path), str(path), Batches(), quant_format=q.QuantFormat.QDQ, per_channel=True)
+        q.quantize_static(str(path), str(path), Batches(), quant_format=q.QuantFormat.QDQ if kind == "qdq" else q.QuantFormat.QOperator, per_channel=True)
     else:
         from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
         model = onnx.load(path)
         if kind == "qdq4" and model.opset_import[0].version < 21:
             model = onnx.version_converter.convert_version(model, 21)  # the first with tensors of 4 bits
         written = q.QuantFormat.QDQ if kind == "qdq4" else q.QuantFormat.QOperator
-        quantizer = MatMulNBitsQuantizer(model, algo_config=DefaultWeightOnlyQuantConfig(block_size=16, is_symmetric=not more, quant_format=written, op_types_to_quantize=("MatMul",)))
+        quantizer = MatMulNBitsQuantizer(model, algo_config=DefaultWeightOnlyQuantConfig(block_size=16, is_symmetric=not more, quant_format=written, op_types_to_quantize=("MatMul",), bits=8 if kind == "q8" else 4))
         quantizer.process()
         quantizer.model.save_model_to_file(str(path))
     model = onnx.load(path).graph
     now = {i.name: to_array(i) for i in model.initializer}
+    axes = {n.input[0]: a.i for n in model.node if n.op_type == "DequantizeLinear" for a in n.attribute if a.name == "axis"}
     pairs = []
     for node in model.node:
         if node.op_type == "MatMulNBits":
             at = {a.name: a.i for a in node.attribute}
-            name = next(n for n in full if node.input[1].startswith(n + "_Q4"))
+            name = next(n for n in full if node.input[1].startswith(n + "_Q"))
             packed, scales = now[node.input[1]], now[node.input[2]].reshape(at["N"], -1, 1)
-            codes = np.stack([packed & 15, packed >> 4], -1).reshape(at["N"], -1, at["block_size"]).astype("f4")
-            zero = 8.0
+            codes = packed if at["bits"] == 8 else np.stack([packed & 15, packed >> 4], -1)
+            codes = codes.reshape(at["N"], -1, at["block_size"]).astype("f4")
+            zero = 2.0 ** (at["bits"] - 1)
             if len(node.input) > 3 and node.input[3]:
                 z = now[node.input[3]].reshape(at["N"], -1)
                 zero = np.stack([z & 15, z >> 4], -1).reshape(at["N"], -1)[:, : scales.shape[1], None].astype("f4")
@@ -1027,6 +1037,7 @@ def quantize(path, how, case):
         scale, zero = np.asarray(scale, "f4"), np.asarray(zero, "f4")
         if scale.size > 1:  # by the axis of its length
             axis = next(a for a in reversed(range(codes.ndim)) if codes.shape[a] == scale.size) if codes.ndim == 2 else 0
+            axis = axes.get(name, axis)
             shape = [1] * codes.ndim
             shape[axis] = -1
             scale, zero = scale.reshape(shape), zero.reshape(shape) if zero.size > 1 else zero
@@ -1139,7 +1150,7 @@ def main(out, wanted):
             inputs, found = case.reference()
             with torch.no_grad(), contextlib.redirect_stdout(sys.stderr):
                 export(case, folder / "model.onnx", exporter, opset, "static" in model)
-                if how and how.split()[0] in ("int8", "qdq", "q4", "qdq4"):
+                if how and how.split()[0] in ("int8", "qdq", "qop", "q4", "q8", "qdq4"):
                     pairs = quantize(folder / "model.onnx", how, case)
                     replace_weights(case.model, pairs)
                     more["quantized"] = True
