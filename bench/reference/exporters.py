@@ -749,6 +749,13 @@ def prefixed(which, attention="sdpa", **more):
     return Decoder(m, run, m.get_input_embeddings(), 2, more.pop("heads", HEADS), d, encoder=encoder, cross=encoder, **more)
 
 
+def group_queries():
+    """Llama with a past and whole masks, for a file as onnxruntime-genai lays it out."""
+    case = prefixed("llama", mask=True, past=3)
+    case.inputs["attention_mask"][:] = 1
+    return case
+
+
 def captioner(which):
     import transformers as t
     torch.manual_seed(0)
@@ -898,6 +905,7 @@ MODELS = {  # name -> (build, [(exporter, opset), ...])
     "prefix_opt": (lambda: prefixed("opt", mask=True), [(TS, 17), (DY, 18)]),
     "prefix_llama": (lambda: prefixed("llama"), [(TS, 17), (DY, 18), (DY, 23)]),
     "prefix_llama_past": (lambda: prefixed("llama", mask=True, past=3), [(TS, 17), (DY, 18)]),
+    "prefix_llama_whole_past": (group_queries, [(TS, 17), (DY, 18)]),
     "prefix_qwen3": (lambda: prefixed("qwen3", mask=True), [(TS, 17), (DY, 18)]),
     "prefix_gemma": (lambda: prefixed("gemma"), [(DY, 18)]),
     "prefix_neox": (lambda: prefixed("neox"), [(TS, 17), (DY, 18)]),
@@ -919,6 +927,7 @@ AFTERWARDS = {  # name -> (model, exporter, opset, what is done to the file)
     "fused_clip_vision_eager": ("clip_vision_eager", TS, 17, "clip"),
     "fused_clip_vision_dy": ("clip_vision", DY, 18, "clip"),
     "fused_vit": ("vit", TS, 14, "vit"),
+    "prefix_group_queries_past": ("prefix_llama_whole_past", DY, 18, "genai"),
     "context_fused_sentence": ("context_sentence_eager", TS, 14, "bert"),
     "fused_sentence_encoder": ("sentence_encoder", TS, 14, "bert"),
     "ortopt_clip_vision": ("clip_vision_eager", TS, 17, "extended"),
@@ -960,10 +969,63 @@ def export(case, path, exporter, opset, static):
                       external_data=False, verbose=False)
 
 
-def optimize(path, how):
+def group_query_attention(path, case):
+    """Writes a Llama out anew with GroupQueryAttention, which turns queries and keys, joins them with the past, and hides what lies ahead."""
+    import onnx
+    from onnx import TensorProto as T, helper as h, numpy_helper
+    m, nodes, weights = case.inner, [], []
+    groups, width = case.heads, case.width
+
+    def weight(name, x):
+        weights.append(numpy_helper.from_array(np.ascontiguousarray(x.detach().numpy() if hasattr(x, "detach") else x), name))
+        return name
+
+    def op(kind, inputs, outputs=None, **attrs):
+        outputs = outputs or [f"made{len(nodes)}"]
+        nodes.append(h.make_node(kind, inputs, outputs, **attrs))
+        return outputs[0]
+
+    def linear(name, x, layer):
+        return op("MatMul", [x, weight(name, layer.weight.T)])
+
+    def norm(name, x, layer):
+        return op("SimplifiedLayerNormalization", [x, weight(name, layer.weight)], axis=-1, epsilon=layer.variance_epsilon)
+    angles = torch.outer(torch.arange(64).float(), m.model.rotary_emb.inv_freq)
+    cos, sin = weight("cos", angles.cos()), weight("sin", angles.sin())
+    seen = op("ReduceSum", ["attention_mask", weight("axis", np.array([1]))], keepdims=0)
+    last = op("Cast", [op("Sub", [seen, weight("one", np.array(1))])], to=T.INT32)
+    total = op("Cast", [op("Gather", [op("Shape", ["attention_mask"]), "one"])], to=T.INT32)
+    x = op("Gather", [weight("table", m.model.embed_tokens.weight), "input_ids"])
+    for i, layer in enumerate(m.model.layers):
+        a, f = layer.self_attn, layer.mlp
+        y = norm(f"n{i}", x, layer.input_layernorm)
+        q, k, v = (linear(f"{n}{i}", y, p) for n, p in (("q", a.q_proj), ("k", a.k_proj), ("v", a.v_proj)))
+        y = op("GroupQueryAttention", [q, k, v, f"past_key_values.{i}.key", f"past_key_values.{i}.value", last, total, cos, sin],
+               [f"a{i}", f"present.{i}.key", f"present.{i}.value"], domain="com.microsoft", num_heads=HEADS, kv_num_heads=groups, do_rotary=1)
+        x = op("Add", [x, linear(f"o{i}", y, a.o_proj)])
+        y = norm(f"p{i}", x, layer.post_attention_layernorm)
+        gate = linear(f"g{i}", y, f.gate_proj)
+        y = op("Mul", [op("Mul", [gate, op("Sigmoid", [gate])]), linear(f"u{i}", y, f.up_proj)])
+        x = op("Add", [x, linear(f"d{i}", y, f.down_proj)])
+    op("MatMul", [norm("final", x, m.model.norm), weight("head", m.lm_head.weight.T)], ["logits"])
+    ids, past = ["batch", "sequence"], ["batch", groups, "past", width]
+    inputs = [h.make_tensor_value_info("input_ids", T.INT64, ids), h.make_tensor_value_info("attention_mask", T.INT64, ["batch", "total"])]
+    outputs = [h.make_tensor_value_info("logits", T.FLOAT, [*ids, m.lm_head.weight.shape[0]])]
+    for i in range(case.layers):
+        for what in ("key", "value"):
+            inputs.append(h.make_tensor_value_info(f"past_key_values.{i}.{what}", T.FLOAT, past))
+            outputs.append(h.make_tensor_value_info(f"present.{i}.{what}", T.FLOAT, ["batch", groups, "total", width]))
+    g = h.make_graph(nodes, "decoder", inputs, outputs, weights)
+    onnx.save(h.make_model(g, opset_imports=[h.make_opsetid("", 17), h.make_opsetid("com.microsoft", 1)], ir_version=8), path)
+
+
+def optimize(path, how, case):
     import onnx
     if how == "functions":
         outline(path)
+        return
+    if how == "genai":
+        group_query_attention(path, case)
         return
     if how == "fp16":
         from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -1155,7 +1217,7 @@ def main(out, wanted):
                     replace_weights(case.model, pairs)
                     more["quantized"] = True
                 elif how:
-                    optimize(folder / "model.onnx", how)
+                    optimize(folder / "model.onnx", how, case)
             strip(folder / "model.onnx")
             if more:
                 torch.random.set_rng_state(seen)
