@@ -132,6 +132,7 @@ type Session struct {
 	outputs []*graph.Value
 	scalars map[string]bool // outputs of rank 0
 	device  Provider
+	widened bool // it computes in floats what the graph computes in half floats
 }
 
 // NewSession prepares a graph, which it leaves as it is. Weights that lie in files are read
@@ -145,9 +146,15 @@ func NewSession(g *graph.Graph, o Options) (*Session, error) {
 		return nil, errs.New(errs.Invalid, "a graph of %d inputs and %d outputs can't be run: it needs one of each", len(g.Inputs), len(g.Outputs))
 	}
 	fit, scalars := adapt(g)
-	s := &Session{inputs: slices.Clone(g.Inputs), outputs: slices.Clone(g.Outputs), scalars: scalars, device: o.Provider}
+	wide, err := o.Provider.widen(fit)
+	if err != nil {
+		return nil, err
+	}
+	if wide != nil {
+		fit = wide
+	}
+	s := &Session{inputs: slices.Clone(g.Inputs), outputs: slices.Clone(g.Outputs), scalars: scalars, device: o.Provider, widened: wide != nil}
 	defer s.device.hold()()
-	var err error
 	switch {
 	case o.Weights != nil:
 		if fit, err = o.Weights.settle(fit); err == nil {
@@ -268,6 +275,13 @@ func (s *Session) inOrder(in map[string]*graph.Tensor) ([]*graph.Tensor, error) 
 		}
 		if err := check(fmt.Sprintf("input %q", want.Name), want.Type, want.Shape, t); err != nil {
 			return nil, err
+		}
+		if s.widened && t.Type == graph.Float16 {
+			values, err := graph.Float32s(t)
+			if err != nil {
+				return nil, err
+			}
+			t = graph.NewTensor(values, t.Dims...)
 		}
 		tensors[i] = t
 	}

@@ -1,10 +1,13 @@
 package ort
 
 import (
+	"context"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
+	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/internal/errs"
 )
 
@@ -45,6 +48,50 @@ func (p Provider) hold() (release func()) {
 	webGPU.Lock()
 	return webGPU.Unlock
 }
+
+// widen returns the graph in floats where it computes in half floats and the device can't, as WebGPU's can't
+// without the feature shader-f16; nil where there is nothing to do.
+func (p Provider) widen(g *graph.Graph) (*graph.Graph, error) {
+	if p != WebGPU || !usesHalves(g) || webGPUHalves() {
+		return nil, nil
+	}
+	g = g.Clone()
+	return g, g.Widen(graph.Float16)
+}
+
+func usesHalves(g *graph.Graph) bool {
+	half := func(v *graph.Value) bool { return v != nil && v.Type == graph.Float16 }
+	return slices.ContainsFunc(g.Inputs, half) || slices.ContainsFunc(g.Nodes, func(n *graph.Node) bool {
+		return slices.ContainsFunc(n.Inputs, half) || slices.ContainsFunc(n.Outputs, half)
+	})
+}
+
+// webGPUHalves says whether the device has kernels for half floats, by having it take a tangent.
+var webGPUHalves = sync.OnceValue(func() bool {
+	g := &graph.Graph{Opset: map[string]int64{"": 18}}
+	err := g.Build(func(b *graph.Builder) {
+		b.Output("y", b.Op("Tanh", nil, b.Input("x", graph.Float16, graph.Shape{graph.Known(2)})))
+	})
+	if err != nil {
+		return false
+	}
+	x, err := graph.NewTensorBytes(graph.Float16, make([]byte, 4), 2)
+	if err != nil {
+		return false
+	}
+	y, err := graph.NewTensorBytes(graph.Float16, make([]byte, 4), 2)
+	if err != nil {
+		return false
+	}
+	defer WebGPU.hold()()
+	s, err := newWrapped(g, Options{Provider: WebGPU})
+	if err != nil {
+		return false
+	}
+	defer s.close()
+	_, err = s.run(context.Background(), []*graph.Tensor{x}, []*graph.Tensor{y})
+	return err == nil
+})
 
 // unavailable is the error for a device that this library or machine does not have.
 func (p Provider) unavailable(err error) error {
