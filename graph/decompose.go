@@ -56,6 +56,7 @@ var decompositions = map[string]func(b *Builder, n *Node) []*Value{
 	"QLinearConv":                                    qLinearConv,
 	"com.microsoft.DequantizeLinear":                 dequantizeLinear,
 	"com.microsoft.DynamicQuantizeMatMul":            dynamicQuantizeMatMul,
+	"com.microsoft.QuantizeLinear":                   renamed("QuantizeLinear", "axis"),
 	"com.microsoft.MatMulIntegerToFloat":             matMulIntegerToFloat,
 	"com.microsoft.MatMulNBits":                      matMulNBits,
 	"com.microsoft.QLinearAdd":                       qLinearBinary("Add"),
@@ -120,6 +121,7 @@ func decompose(g *Graph) (err error) {
 		g.Nodes = append(g.Nodes[:before], n)
 		b.in.node(n)
 	}
+	g.Prune() // nothing reads what was quantised any more
 	return nil
 }
 

@@ -313,6 +313,7 @@ var signatures = map[string]signature{
 	"com.microsoft.QLinearMul":               {8, ""},
 	"com.microsoft.QLinearSigmoid":           {5, ""},
 	"com.microsoft.QLinearSoftmax":           {5, "axis opset"},
+	"com.microsoft.QuantizeLinear":           {3, "axis"},
 	"com.microsoft.QuickGelu":                {1, "alpha"},
 	"com.microsoft.RotaryEmbedding":          {4, "interleaved is_packed_batching num_heads rotary_embedding_dim scale"},
 	"com.microsoft.SkipGroupNorm":            {5, "activation channels_last epsilon groups"},

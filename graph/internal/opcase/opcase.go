@@ -143,7 +143,7 @@ func (o Operand) Fed() Operand { o.isConst = false; return o }
 // Int32 makes integers 32 bits wide.
 func (o Operand) Int32() Operand { o.typ = graph.Int32; return o }
 
-// Bytes makes integers 8 or 4 bits wide, with a sign or without.
+// Bytes makes integers as wide as the given type, of 4 to 16 bits.
 func (o Operand) Bytes(t graph.DataType) Operand { o.typ = t; return o }
 
 func normal(r *rand.Rand, n int) []float64 { return draw(n, r.NormFloat64) }
@@ -258,6 +258,8 @@ func (o Operand) tensor(t graph.DataType, r *rand.Rand) *graph.Tensor {
 		return graph.NewTensor(convert[uint8](o.ints), o.dims...)
 	case o.kind == integers && o.typ == graph.Int8:
 		return graph.NewTensor(convert[int8](o.ints), o.dims...)
+	case o.kind == integers && o.typ == graph.Int16:
+		return graph.NewTensor(convert[int16](o.ints), o.dims...)
 	case o.kind == integers && (o.typ == graph.Uint4 || o.typ == graph.Int4):
 		return graph.NewCodes(o.typ, convert[int16](o.ints), o.dims...)
 	case o.kind == integers:

@@ -99,6 +99,11 @@ var Quantized = []Case{
 	{Op: msft + "QLinearLeakyRelu", Name: "of both signs", In: []Operand{Apart("b=2 3 4", 0)}, Chain: linear(msft+"QLinearLeakyRelu", attrs{"alpha": float32(0.3)}, fine, fine), Rounding: 0.02},
 	{Op: msft + "QLinearSigmoid", Name: "of both signs", In: []Operand{Apart("b=2 3 4", 0)}, Chain: linear(msft+"QLinearSigmoid", nil, part, fine), Rounding: 0.01},
 	{Op: msft + "QLinearSoftmax", Name: "the last axis", In: []Operand{Apart("b=2 3 4", 0)}, Chain: linear(msft+"QLinearSoftmax", attrs{"opset": int64(13), "axis": int64(-1)}, part, fine), Rounding: 0.01},
+	{Op: msft + "QuantizeLinear", Name: "16 bits, and back", In: []Operand{Apart("b=2 3 4", 0)}, Rounding: 1e-3, Chain: func(c *Chain, x []*graph.Value) *graph.Value {
+		units := []*graph.Value{c.Const(Values("", 0.0001)), c.Const(I("", 5).Bytes(graph.Int16))}
+		q := c.Op(msft+"QuantizeLinear", nil, append(x, units...)...)
+		return c.Op(msft+"DequantizeLinear", nil, append([]*graph.Value{q}, units...)...)
+	}},
 	{Op: msft + "QAttention", Name: "activations by weights", In: []Operand{Apart("b=2 3 8", 0), nibbles(8, 24), F("24")}, Rounding: 0.03, Chain: func(c *Chain, x []*graph.Value) *graph.Value {
 		small := units{0.002, 128, graph.Uint8}
 		q, w := fine.codes(c, x[0]), small.of(c)
