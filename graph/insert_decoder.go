@@ -53,27 +53,68 @@ type DecoderLayer struct {
 // FindDecoder looks for the insertion points of the decoder that computes the output, logits
 // [B,S,V]. A graph where a prefix can't enter is refused with the reason, kind [errs.Unsupported].
 // The branch of a decoder with and without cache is chosen beforehand, by [Graph.Pin].
-func FindDecoder(g *Graph, output string) (t *DecoderTower, err error) {
-	defer recoverBail(&err)
-	c := g.Clone()
+func FindDecoder(g *Graph, output string) (*DecoderTower, error) {
+	t, err := findDecoder(g.Clone(), output)
+	if err == nil {
+		return t, nil
+	}
+	if opened := t.opened(g.Clone()); opened != nil {
+		return opened, nil
+	}
+	return nil, err
+}
+
+// opened is the decoder with the length of its texts opened, where the export fixed it and baked in what it holds
+// for each place: prefix and text then share the places that there are. It is nil where that can't be done.
+func (t *DecoderTower) opened(g *Graph) *DecoderTower {
+	if t.IDs == nil {
+		return nil
+	}
+	was, fixed := t.IDs.Shape[1].Int()
+	if !fixed {
+		return nil
+	}
+	inputs := []string{t.IDs.Name}
+	for _, in := range g.Inputs {
+		if in.Name != t.IDs.Name && len(in.Shape) == 2 && in.Shape[1].Is(was) && !in.Type.IsFloat() {
+			inputs = append(inputs, in.Name)
+		}
+	}
+	open, limit, err := openText(g, was, inputs)
+	if err != nil {
+		return nil
+	}
+	o, err := findDecoder(open, t.Logits.Name)
+	if err != nil {
+		return nil
+	}
+	if limit > 0 && (o.Window == 0 || int64(o.Window) > limit) {
+		o.Window = int(limit)
+	}
+	return o
+}
+
+// findDecoder looks at a graph that it may change. With an error it returns what it has found.
+func findDecoder(c *Graph, output string) (t *DecoderTower, err error) {
 	t = &DecoderTower{Graph: c, Logits: c.Output(output)}
+	defer recoverBail(&err)
 	if t.Logits == nil {
-		return nil, errs.New(errs.Invalid, "the graph has no output %q (it has %s)", output, names(c.Outputs))
+		return t, errs.New(errs.Invalid, "the graph has no output %q (it has %s)", output, names(c.Outputs))
 	}
 	if err := c.Infer(); err != nil {
-		return nil, err
+		return t, err
 	}
 	if len(t.Logits.Shape) != 3 {
-		return nil, unpromptable("%q has shape %s, not [batch,sequence,vocabulary]", output, t.Logits.Shape)
+		return t, unpromptable("%q has shape %s, not [batch,sequence,vocabulary]", output, t.Logits.Shape)
 	}
 	view := t.view()
 	if err := t.findTable(view); err != nil {
-		return nil, err
+		return t, err
 	}
 	t.active = activeValues(view, view.Outputs, []*Value{t.Embedding})
 	t.Blocks = blockInputs(view, t.Embedding)
 	if len(t.Blocks) == 0 {
-		return nil, unpromptable("no transformer block follows the token embeddings %q", t.Embedding.Name)
+		return t, unpromptable("no transformer block follows the token embeddings %q", t.Embedding.Name)
 	}
 	found := attentions(view, t.active)
 	t.Window = t.findWindow(view)
@@ -81,7 +122,7 @@ func FindDecoder(g *Graph, output string) (t *DecoderTower, err error) {
 	t.keepOutputs(found)
 	t.unify(found)
 	if err := c.Infer(); err != nil {
-		return nil, err
+		return t, err
 	}
 	return t, t.measure(found)
 }

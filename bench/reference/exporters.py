@@ -236,7 +236,7 @@ class Decoder:
     loss is the caption's cross-entropy: minus the sum of loss_weight times the logits' log-softmax."""
     kind = "decoder"
 
-    def __init__(self, model, run, table, layers, heads, width, mask=False, encoder=False, past=0, length=7, dynamic=True, window=0, cross=False, left=False):
+    def __init__(self, model, run, table, layers, heads, width, mask=False, encoder=False, past=0, length=7, dynamic=True, window=0, cross=False, left=False, run_length=0):
         self.inner, self.run, self.table, self.layers, self.heads, self.width = model.eval(), run, table, layers, heads, width
         self.window, self.cross, self.past, self.out = window, cross, past, "logits"
         self.left = left
@@ -258,6 +258,9 @@ class Decoder:
                 axes[f"past_key_values.{i}.{what}"] = {0: "batch", 2: "past"}
                 self.outs.append(f"present.{i}.{what}")
         self.dynamic = axes if dynamic else {n: {0: "batch"} for n in axes}
+        self.exported = dict(self.inputs)
+        if run_length:  # the file is made for longer texts than it is run with
+            self.inputs = {n: x if n == "encoder_hidden_states" else x[:, :run_length].contiguous() for n, x in self.inputs.items()}
         self.model = named(model, [n.replace(".", "_") for n in self.inputs], lambda m, *args: self.forward(dict(zip(self.inputs, args))))
 
     def forward(self, given, prefix=None, pairs=()):
@@ -895,13 +898,15 @@ MODELS = {  # name -> (build, [(exporter, opset), ...])
     "prefix_opt_left": (lambda: prefixed("opt", mask=True, left=True), [(TS, 17), (DY, 18)]),
     "prefix_llama_left": (lambda: prefixed("llama", mask=True, left=True), [(DY, 18), (DY, 23)]),
     "prefix_gpt2_past_left": (lambda: prefixed("gpt2", mask=True, past=3, left=True), [(DY, 18)]),
-    "prefix_llama_fixed": (lambda: prefixed("llama", dynamic=False), [(TS, 17), (DY, 18), (DY, 23)]),
-    "prefix_llama_mask_fixed": (lambda: prefixed("llama", mask=True, dynamic=False), [(DY, 18)]),
+    "prefix_llama_fixed": (lambda: prefixed("llama", dynamic=False, run_length=3, window=7), [(DY, 18), (DY, 23)]),  # whose places are all that the file holds
+    "prefix_llama_mask_fixed": (lambda: prefixed("llama", mask=True, dynamic=False, run_length=3, window=7), [(DY, 18)]),
+    "prefix_gpt2_fixed_short": (lambda: prefixed("gpt2", dynamic=False, run_length=3, window=7), [(DY, 18), (DY, 23)]),
+    "prefix_blip_fixed_short": (lambda: prefixed("blip", "eager", dynamic=False, run_length=3, window=7), [(DY, 18)]),
     "prefix_gpt2_past": (lambda: prefixed("gpt2", mask=True, past=3), [(TS, 17), (DY, 18)]),
-    "prefix_gpt2_fixed": (lambda: prefixed("gpt2", dynamic=False), [(TS, 17), (DY, 18), (DY, 23)]),
+    "prefix_gpt2_fixed": (lambda: prefixed("gpt2", dynamic=False), [(TS, 17)]),
     "prefix_gpt2_cross": (lambda: prefixed("gpt2_cross"), [(TS, 17), (DY, 18)]),
     "prefix_blip": (lambda: prefixed("blip", "eager", mask=True), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
-    "prefix_blip_fixed": (lambda: prefixed("blip", "eager", dynamic=False), [(TS, 17), (DY, 18)]),
+    "prefix_blip_fixed": (lambda: prefixed("blip", "eager", dynamic=False), [(TS, 17)]),
     "prefix_opt": (lambda: prefixed("opt", mask=True), [(TS, 17), (DY, 18)]),
     "prefix_llama": (lambda: prefixed("llama"), [(TS, 17), (DY, 18), (DY, 23)]),
     "prefix_llama_past": (lambda: prefixed("llama", mask=True, past=3), [(TS, 17), (DY, 18)]),
@@ -959,7 +964,7 @@ AFTERWARDS = {  # name -> (model, exporter, opset, what is done to the file)
 
 
 def export(case, path, exporter, opset, static):
-    names, args, outs = list(case.inputs), tuple(case.inputs.values()), getattr(case, "outs", [case.out])
+    names, args, outs = list(case.inputs), tuple(getattr(case, "exported", case.inputs).values()), getattr(case, "outs", [case.out])
     if exporter == TS:
         torch.onnx.export(case.model, args, str(path), input_names=names, output_names=outs, opset_version=opset, dynamo=False, dynamic_axes=None if static else case.dynamic)
         return
