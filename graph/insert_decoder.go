@@ -24,8 +24,8 @@ type DecoderTower struct {
 	Embedding *Value
 	Table     *Value // [V,D]
 	Width     int    // D
-	// Window is how many places, past and prefix among them, the position table has; 0 where there is no
-	// table, as with rotary positions.
+	// Window is how many places, past and prefix among them, the table of positions has, or that of rotary
+	// positions' cosines; 0 where there is no table.
 	Window int
 	// Blocks are the inputs of the attention halves: those of cross attention are blocks too.
 	Blocks []*Value
@@ -166,7 +166,25 @@ func (t *DecoderTower) findTable(view *Graph) error {
 // findWindow reads the position table's length: of the tables that are added to the
 // embeddings before the first block, the longest.
 func (t *DecoderTower) findWindow(view *Graph) int {
-	return longestText(view, t.Embedding, t.Blocks[0], t.Table, t.Width)
+	if longest := longestText(view, t.Embedding, t.Blocks[0], t.Table, t.Width); longest > 0 {
+		return longest
+	}
+	return t.angles(view)
+}
+
+// angles is how many places a table of the cosines of rotary positions has, 0 where they are worked
+// out. It is known by its first row, the cosines of 0.
+func (t *DecoderTower) angles(view *Graph) int {
+	for _, n := range view.Nodes {
+		if n.Op != "Gather" || n.Inputs[0] == t.Table || n.Inputs[0].Const == nil || !isTable(n.Inputs[0]) {
+			continue
+		}
+		row, err := Float32s(n.Inputs[0].Const.row(0))
+		if err == nil && !slices.ContainsFunc(row, func(x float32) bool { return x != 1 }) {
+			return int(n.Inputs[0].Const.Dims[0])
+		}
+	}
+	return 0
 }
 
 // longestText is the length of the longest of the tables that are added between the embeddings and the

@@ -754,7 +754,7 @@ def prefixed(which, attention="sdpa", **more):
 
 def group_queries():
     """Llama with a past and whole masks, for a file as onnxruntime-genai lays it out."""
-    case = prefixed("llama", mask=True, past=3)
+    case = prefixed("llama", mask=True, past=3, window=64)  # of which the file holds the cosines
     case.inputs["attention_mask"][:] = 1
     return case
 
@@ -910,7 +910,7 @@ MODELS = {  # name -> (build, [(exporter, opset), ...])
     "prefix_opt": (lambda: prefixed("opt", mask=True), [(TS, 17), (DY, 18)]),
     "prefix_llama": (lambda: prefixed("llama"), [(TS, 17), (DY, 18), (DY, 23)]),
     "prefix_llama_past": (lambda: prefixed("llama", mask=True, past=3), [(TS, 17), (DY, 18)]),
-    "prefix_llama_whole_past": (group_queries, [(TS, 17), (DY, 18)]),
+    "prefix_llama_cosines_past": (group_queries, []),
     "prefix_qwen3": (lambda: prefixed("qwen3", mask=True), [(TS, 17), (DY, 18)]),
     "prefix_gemma": (lambda: prefixed("gemma"), [(DY, 18)]),
     "prefix_neox": (lambda: prefixed("neox"), [(TS, 17), (DY, 18)]),
@@ -932,7 +932,7 @@ AFTERWARDS = {  # name -> (model, exporter, opset, what is done to the file)
     "fused_clip_vision_eager": ("clip_vision_eager", TS, 17, "clip"),
     "fused_clip_vision_dy": ("clip_vision", DY, 18, "clip"),
     "fused_vit": ("vit", TS, 14, "vit"),
-    "prefix_group_queries_past": ("prefix_llama_whole_past", DY, 18, "genai"),
+    "prefix_group_queries_past": ("prefix_llama_cosines_past", DY, 18, "genai"),
     "context_fused_sentence": ("context_sentence_eager", TS, 14, "bert"),
     "fused_sentence_encoder": ("sentence_encoder", TS, 14, "bert"),
     "ortopt_clip_vision": ("clip_vision_eager", TS, 17, "extended"),
@@ -1021,7 +1021,7 @@ def group_query_attention(path, case):
             inputs.append(h.make_tensor_value_info(f"past_key_values.{i}.{what}", T.FLOAT, past))
             outputs.append(h.make_tensor_value_info(f"present.{i}.{what}", T.FLOAT, ["batch", groups, "total", width]))
     g = h.make_graph(nodes, "decoder", inputs, outputs, weights)
-    onnx.save(h.make_model(g, opset_imports=[h.make_opsetid("", 17), h.make_opsetid("com.microsoft", 1)], ir_version=8), path)
+    onnx.save(h.make_model(g, opset_imports=[h.make_opsetid("", 17), h.make_opsetid("com.microsoft", 1)], ir_version=8, producer_name="exporters.py"), path)
 
 
 def optimize(path, how, case):
