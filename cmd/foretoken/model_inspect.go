@@ -32,7 +32,7 @@ machine: a matrix product, a pass over memory and empty nodes are timed for some
 	cmd.Flags().IntVar(&o.Batch, "batch", 8, "images, or texts, a step")
 	cmd.Flags().IntVar(&o.Prompts, "prompts", 8, "prompts a block: image tokens, or words of context")
 	cmd.Flags().IntVar(&o.Depth, "depth", 1, "blocks that have prompts of their own")
-	cmd.Flags().IntVar(&o.Length, "length", 0, "tokens a text (default: the window)")
+	cmd.Flags().IntVar(&o.Length, "length", 0, "tokens a text (default: the window; 32 for a decoder)")
 	cmd.Flags().BoolVar(&o.Measure, "measure", false, "run some steps as well and say what they took")
 	return cmd
 }

@@ -70,10 +70,10 @@ func textStep(t *graph.TextTower, start int, s *Step) (*graph.Graph, error) {
 func decoderStep(t *graph.DecoderTower, s *Step) (*graph.Graph, error) {
 	s.Depth = 1
 	if s.Length == 0 {
-		s.Length = defaultLength
+		s.Length = captionLength
 	}
-	if t.Window > 0 {
-		s.Length = min(s.Length, t.Window-s.Prompts)
+	if longest := t.LongestText(s.Prompts); longest >= 0 {
+		s.Length = min(s.Length, longest)
 	}
 	if n := extent(t.IDs, 1); n > 0 {
 		s.Length = n
@@ -103,6 +103,9 @@ func decoderStep(t *graph.DecoderTower, s *Step) (*graph.Graph, error) {
 	}
 	return g, appendGradients(g, []string{"prefix"})
 }
+
+// captionLength is the length of a decoder's text in tokens where none is asked for.
+const captionLength = 32
 
 // encoded is the length of what a decoder's cross attention looks at: ViT-B/16's tokens, for example.
 const encoded = 197
@@ -193,9 +196,11 @@ func (in *inspector) step(build func(s *Step) (*graph.Graph, error)) (*Step, err
 	}
 	s.Seconds = speed.seconds(cost)
 	if in.options.Measure {
-		s.MeasuredSeconds, s.MeasuredMemory, err = measure(in.ctx, g)
+		if s.MeasuredSeconds, s.MeasuredMemory, err = measure(in.ctx, g); err != nil {
+			in.note("not measured: " + err.Error())
+		}
 	}
-	return s, err
+	return s, in.ctx.Err()
 }
 
 // measure runs some steps: their median in seconds, and the bytes that the process grew by at most.
