@@ -52,7 +52,7 @@ fuzz: setup ## ten minutes for each parser of hostile input
 
 test-webgpu: ## the fixtures on another device: WebGPU, on a software Vulkan driver
 	scripts/setup-webgpu.sh
-	source .cache/ort-webgpu/env; export FORETOKEN_DEVICE=webgpu; \
+	@source .cache/ort-webgpu/env; export FORETOKEN_DEVICE=webgpu; \
 	go test -count 1 -v ./internal/ort -run '^TestTheDeviceComputesTheSame$$'; \
 	go test -count 1 -v -timeout 2h ./graph/fixtures -run '^TestFixtures$$/.*/onnxruntime' >.cache/ort-webgpu/fixtures.log && failed= || failed=1; \
 	grep -E '^    --- ' .cache/ort-webgpu/fixtures.log; \
