@@ -34,6 +34,7 @@ var decompositions = map[string]func(b *Builder, n *Node) []*Value{
 	"com.microsoft.GroupNorm":       channelsLastGroupNorm,
 	"RotaryEmbedding":               rotaryEmbedding,
 	"com.microsoft.RotaryEmbedding": packedRotaryEmbedding,
+	"TensorScatter":                 tensorScatter,
 	"Swish":                         swish,
 	"Celu":                          celu,
 	"Selu":                          selu,

@@ -1,6 +1,9 @@
 package graph
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // scores are what an attention operator does between query and value.
 type scores struct {
@@ -296,6 +299,25 @@ func (b *Builder) behind(past, x *Value) *Value {
 		return x
 	}
 	return b.Op("Concat", Attrs{"axis": int64(2)}, past, x)
+}
+
+// tensorScatter writes updates into a cache of fixed length, along an axis, from a place of each row's on; in circular mode
+// what goes beyond the end begins at the front again.
+func tensorScatter(b *Builder, n *Node) []*Value {
+	cache, update, rank := n.Inputs[0], n.Inputs[1], len(n.Inputs[0].Shape)
+	axis := axisOf(n, "axis", -2)
+	others := func(keep ...int) *Value { // all axes but these
+		return b.Ints(slices.DeleteFunc(firstN(rank), func(i int64) bool { return slices.Contains(keep, int(i)) })...)
+	}
+	at := b.Op("Unsqueeze", nil, b.countAlong(update, axis), others(axis))
+	if from := n.Input(2); from != nil {
+		at = b.Add(b.Op("Unsqueeze", nil, from, others(0)), at)
+	}
+	if n.Str("mode", "linear") == "circular" {
+		at = b.Op("Mod", nil, at, b.part(cache, axis))
+	}
+	at = b.Op("Expand", nil, at, b.Op("Shape", nil, update))
+	return []*Value{b.Op("ScatterElements", Attrs{"axis": int64(axis)}, cache, at, update)}
 }
 
 // pastLength is how many keys a past [B,H,P,d] holds; nil where there is none.

@@ -30,6 +30,7 @@ var choices = map[string]string{
 	"Resize.mode":                    "nearest linear cubic",
 	"DepthToSpace.mode":              "DCR CRD",
 	"SpaceToDepth.mode":              "DCR CRD",
+	"TensorScatter.mode":             "linear circular",
 }
 
 // checkSignatures refuses nodes with inputs, attributes or modes that are not known, in the graph and

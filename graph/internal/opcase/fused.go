@@ -103,6 +103,9 @@ var Fused = join(
 		{Op: msft + "MultiHeadAttention", Name: "keys masked and scores added to", In: []Operand{
 			F("2 3 8"), F("2 5 8"), F("2 5 8"), None(), I("2 5", 1, 1, 0, 1, 1, 1, 1, 1, 1, 0).Int32().Fed(), F("2 2 3 5"),
 		}, Attrs: attrs{"num_heads": int64(2)}},
+		{Op: "TensorScatter", Name: "a place for each row", In: []Operand{F("2 3 5 2"), F("2 3 2 2"), I("2", 1, 3).Fed()}, Opset: 24},
+		{Op: "TensorScatter", Name: "around the end, another axis", In: []Operand{F("2 5 3"), F("2 3 3"), I("2", 1, 4).Fed()}, Attrs: attrs{"mode": "circular", "axis": yes}, Opset: 24},
+		{Op: "TensorScatter", Name: "at the front", In: []Operand{F("2 5 2"), F("2 3 2")}, Opset: 24},
 		{Op: msft + "Attention", Name: "packed and causal, behind a past", In: []Operand{F("2 3 8"), Small("8 24"), F("24"), None(), F("2 2 2 4 4")}, Out: 2, Attrs: attrs{"num_heads": int64(2), "unidirectional": yes}},
 		{Op: msft + "Attention", Name: "packed, behind a past, keys masked", In: []Operand{
 			F("2 3 8"), Small("8 24"), F("24"), I("2 5", 1, 1, 0, 1, 1, 0, 1, 1, 1, 1).Int32().Fed(), F("2 2 2 2 4"),

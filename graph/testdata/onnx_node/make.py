@@ -29,7 +29,7 @@ NonZero Not OneHot Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear RMS
 ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare
 Relu Reshape Resize RotaryEmbedding Round ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice
 Softmax SoftmaxCrossEntropyLoss Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum SwiGLU Swish Tan Tanh
-ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where Xor
+TensorScatter ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where Xor
 """.split())
 DTYPES = set("float32 float64 float16 bfloat16 int64 int32 int16 int8 int4 uint64 uint32 uint16 uint8 uint4 bool".split())
 LIMIT = 24 << 10  # bytes of operands in one test
