@@ -2,11 +2,13 @@ package ort
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/foretoken/foretoken/graph"
@@ -205,5 +207,28 @@ func TestScratchFilesGoWithTheirProcess(t *testing.T) {
 	}
 	if n := files(); n != 0 {
 		t.Errorf("%d files are left", n)
+	}
+}
+
+func TestAFullDiskIsAnError(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	if err := reserve(full, 3<<20); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("got %v", err)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "room"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const size = 3<<20 + 5
+	if err := reserve(f, size); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := f.Stat(); err != nil || info.Size() != size {
+		t.Errorf("%v bytes were reserved, not %d: %v", info.Size(), size, err)
 	}
 }

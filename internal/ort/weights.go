@@ -121,8 +121,8 @@ func (w *Weights) scratch(size int64) (path string, mapped []byte, err error) {
 	if err = os.Rename(f.Name(), path); err != nil {
 		return path, nil, err
 	}
-	if err = f.Truncate(size); err != nil {
-		return path, nil, err
+	if err = reserve(f, size); err != nil {
+		return path, nil, errs.New(errs.Unavailable, "%w: set TMPDIR to a folder with room for %d MB", err, size>>20+1)
 	}
 	if mapped, err = syscall.Mmap(int(f.Fd()), 0, int(size), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED); err != nil {
 		return path, nil, err
@@ -132,6 +132,17 @@ func (w *Weights) scratch(size int64) (path string, mapped []byte, err error) {
 	w.files[path] = mapped
 	w.scratches[path] = f
 	return path, mapped, nil
+}
+
+// reserve fills a file with zeros: to write to a mapping for which a full disk has no room is a crash.
+func reserve(f *os.File, size int64) error {
+	zeros := make([]byte, min(size, 1<<20))
+	for ; size > 0; size -= int64(len(zeros)) {
+		if _, err := f.Write(zeros[:min(size, int64(len(zeros)))]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // removeAbandoned removes the scratch files of processes that were killed: nobody holds locks on them.
