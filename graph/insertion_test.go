@@ -63,6 +63,8 @@ var spellings = map[string]tiny{
 	"rotary positions, pairs":                    {rotary: "pairs", named: true},
 	"rotary positions of all tokens":             {rotary: "class"},
 	"rotary positions, sequence first, averaged": {rotary: "pairs", sequenceFirst: true, pool: "mean"},
+	"tokens come out":                            {pool: "tokens"},
+	"tokens come out, extents named":             {pool: "tokens", named: true, batch: 6},
 	"a layer over all tokens":                    {pool: "all", named: true},
 	"sequence first, averaged, a mask of zeros":  {sequenceFirst: true, named: true, pool: "mean", mask: "zeros"},
 	"sequence first, split, one product, masked": {sequenceFirst: true, pool: "split", attention: "packed", mask: "where"},
@@ -155,7 +157,7 @@ func TestPromptsJoinAndLeaveAnywhere(t *testing.T) {
 func TestPoolingIsRead(t *testing.T) {
 	for pool, want := range map[string]graph.Pooling{
 		"": graph.PoolToken, "slice": graph.PoolToken, "split": graph.PoolMean, "mean": graph.PoolMean, "sum": graph.PoolMean,
-		"patches": graph.PoolMean, "flatten": graph.PoolMean, "all": graph.PoolFixed,
+		"patches": graph.PoolMean, "flatten": graph.PoolMean, "all": graph.PoolFixed, "tokens": graph.PoolNone,
 	} {
 		if got := imageTower(t, tiny{pool: pool}.sized()).Pooling; got != want {
 			t.Errorf("%q: found %q, want %q", pool, got, want)

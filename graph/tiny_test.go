@@ -23,7 +23,7 @@ type tiny struct {
 	// how some parts are written; "" is the plainest
 	attention string // "packed", "gathered", "einsum", "flat", "expanded"
 	mask      string // "zeros", "expanded", "where", "batch", "relative", "causal"
-	pool      string // "slice", "split", "mean", "sum", "reciprocal", "patches", "flatten", "all"
+	pool      string // "slice", "split", "mean", "sum", "reciprocal", "patches", "flatten", "all", "tokens"
 	sees      bool   // all tokens of a text see each other
 	rotary    string // "halves", "pairs", "class": how positions turn queries and keys
 }
@@ -326,6 +326,8 @@ func (b *builder) pooled(x *graph.Value) *graph.Value {
 	case "split":
 		parts := b.Ops("Split", 2, graph.Attrs{"axis": int64(1)}, x, b.Ints(1, b.tokens-1))
 		return b.Add(b.Op("Squeeze", nil, parts[0], b.Ints(1)), b.Mean(parts[1], false, 1))
+	case "tokens":
+		return x
 	case "mean":
 		return b.Mean(x, false, 1)
 	case "sum":
