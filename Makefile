@@ -54,7 +54,7 @@ test-webgpu: ## the fixtures on another device: WebGPU, on a software Vulkan dri
 	scripts/setup-webgpu.sh
 	@source .cache/ort-webgpu/env; export FORETOKEN_DEVICE=webgpu; \
 	go test -count 1 -v ./internal/ort -run '^TestTheDeviceComputesTheSame$$'; \
-	go test -count 1 -v -timeout 2h ./graph/fixtures -run '^TestFixtures$$/.*/onnxruntime' >.cache/ort-webgpu/fixtures.log && failed= || failed=1; \
+	go test -count 1 -v -parallel 1 -timeout 2h ./graph/fixtures -run '^TestFixtures$$/.*/onnxruntime' >.cache/ort-webgpu/fixtures.log && failed= || failed=1; \
 	grep -E '^    --- ' .cache/ort-webgpu/fixtures.log; \
 	[ -z "$$failed" ] || { echo "what failed, and why, is in .cache/ort-webgpu/fixtures.log"; exit 1; }
 
