@@ -11,13 +11,19 @@ import (
 	"github.com/foretoken/foretoken/internal/errs"
 )
 
-// ModelFiles lists the ONNX files that path stands for: itself, or those of a bundle's folder, in
-// it and in its folder "onnx".
-func ModelFiles(path string) ([]string, error) {
+// StatModel describes what path names, an ONNX file or a folder that may hold some.
+func StatModel(path string) (fs.FileInfo, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errs.New(errs.NotFound, "model: %w: name an .onnx file or a folder that holds some", err)
 	}
+	return info, err
+}
+
+// ModelFiles lists the ONNX files that path stands for: itself, or those of a bundle's folder, in
+// it and in its folder "onnx".
+func ModelFiles(path string) ([]string, error) {
+	info, err := StatModel(path)
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ func Load(path string) (*Graph, error) {
 	if err != nil {
 		return nil, err
 	}
-	model, unmap, err := mapFile(abs)
+	model, unmap, err := MapFile(abs)
 	if err != nil {
 		return nil, errs.New(errs.NotFound, "model: %w", err)
 	}

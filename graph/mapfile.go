@@ -4,8 +4,8 @@ package graph
 
 import "os"
 
-// mapFile reads a file; the function returned lets go of it.
-func mapFile(path string) ([]byte, func(), error) {
+// MapFile reads a file; the function returned lets go of it.
+func MapFile(path string) ([]byte, func(), error) {
 	b, err := os.ReadFile(path)
 	return b, func() {}, err
 }

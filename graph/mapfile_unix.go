@@ -8,9 +8,9 @@ import (
 	"syscall"
 )
 
-// mapFile maps a file into memory, so that gigabytes of weights are not read to find where
+// MapFile maps a file into memory, so that gigabytes of weights are not read to find where
 // they lie. Nothing may keep a part of it after the function returned is called.
-func mapFile(path string) ([]byte, func(), error) {
+func MapFile(path string) ([]byte, func(), error) {
 	if info, err := os.Stat(path); err != nil {
 		return nil, nil, err
 	} else if !info.Mode().IsRegular() { // opening a pipe would wait for who writes to it

@@ -18,7 +18,7 @@ func TestAFileCutShortWhileItIsReadIsAnError(t *testing.T) {
 	if err := os.WriteFile(path, make([]byte, 1<<20), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	model, unmap, err := mapFile(path)
+	model, unmap, err := MapFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -165,13 +165,9 @@ func (o *objective) differentiate(g *graph.Graph, r *Recipe, width int64, scale 
 
 // allocate makes room for the gradient by an input, whose extents are those of the input.
 func (o *objective) allocate(v *graph.Value) {
-	dims := make([]int64, len(v.Shape))
-	for i, d := range v.Shape {
-		n, known := d.Int()
-		if !known {
-			return // the runtime makes room
-		}
-		dims[i] = n
+	dims, known := v.Shape.Ints()
+	if !known {
+		return // the runtime makes room
 	}
 	if o.written == nil {
 		o.written = map[string]*graph.Tensor{}

@@ -1,9 +1,6 @@
 #include "capi.h"
 
 #include <dlfcn.h>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 #include <stdio.h>
 
 static const OrtApi *api;
@@ -84,11 +81,7 @@ void ft_release_options(OrtSessionOptions *o) { api->ReleaseSessionOptions(o); }
 
 OrtStatus *ft_session(const void *model, size_t length, const OrtSessionOptions *o,
                       OrtPrepackedWeightsContainer *container, OrtSession **out) {
-  OrtStatus *status = api->CreateSessionFromArrayWithPrepackedWeightsContainer(env, model, length, o, container, out);
-#ifdef __GLIBC__
-  malloc_trim(0); // preparing a graph leaves megabytes free that only the next one would use
-#endif
-  return status;
+  return api->CreateSessionFromArrayWithPrepackedWeightsContainer(env, model, length, o, container, out);
 }
 void ft_release_session(OrtSession *s) { api->ReleaseSession(s); }
 

@@ -78,6 +78,7 @@ func newShared(g *graph.Graph, o Options) (_ *shared, err error) {
 		}
 	}
 	err = failed(ErrLoad, C.ft_session(unsafe.Pointer(unsafe.SliceData(model)), C.size_t(len(model)), settings, o.Weights.packed, &s.session))
+	Trim() // preparing a graph leaves megabytes free that only the next one would use
 	o.Weights.forget()
 	return s, err
 }

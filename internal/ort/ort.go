@@ -4,7 +4,6 @@ package ort
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -273,7 +272,7 @@ func (s *Session) inOrder(in map[string]*graph.Tensor) ([]*graph.Tensor, error) 
 		if t == nil {
 			return nil, errs.New(errs.Invalid, "input %q is missing", want.Name)
 		}
-		if err := check(fmt.Sprintf("input %q", want.Name), want.Type, want.Shape, t); err != nil {
+		if err := check("input", want, want.Type, t); err != nil {
 			return nil, err
 		}
 		if s.widened && t.Type == graph.Float16 {
@@ -302,12 +301,11 @@ func (s *Session) targets(out map[string]*graph.Tensor) ([]*graph.Tensor, error)
 		if as == graph.Float16 || as == graph.BFloat16 {
 			as = graph.Float
 		}
-		what := fmt.Sprintf("the tensor for output %q", v.Name)
-		if err := check(what, as, v.Shape, t); err != nil {
+		if err := check("the tensor for output", v, as, t); err != nil {
 			return nil, err
 		}
 		if !t.InMemory() {
-			return nil, errs.New(errs.Invalid, "%s lies in a file", what)
+			return nil, errs.New(errs.Invalid, "the tensor for output %q lies in a file", v.Name)
 		}
 		tensors[i] = t
 	}
@@ -317,11 +315,13 @@ func (s *Session) targets(out map[string]*graph.Tensor) ([]*graph.Tensor, error)
 	return tensors, nil
 }
 
-// check compares a tensor with a type and a shape, where that is known.
-func check(what string, as graph.DataType, shape graph.Shape, t *graph.Tensor) error {
+// check compares a tensor, called what and the value's name in errors, with a type and the value's
+// shape, where that is known.
+func check(what string, v *graph.Value, as graph.DataType, t *graph.Tensor) error {
 	if t.Type != as {
-		return errs.New(errs.Invalid, "%s is %s, wants %s", what, t.Type, as)
+		return errs.New(errs.Invalid, "%s %q is %s, wants %s", what, v.Name, t.Type, as)
 	}
+	shape := v.Shape
 	if shape == nil {
 		return nil
 	}
@@ -331,7 +331,7 @@ func check(what string, as graph.DataType, shape graph.Shape, t *graph.Tensor) e
 		ok = !known || n == t.Dims[i]
 	}
 	if !ok {
-		return errs.New(errs.Invalid, "%s has shape %v, wants %s", what, t.Dims, shape)
+		return errs.New(errs.Invalid, "%s %q has shape %v, wants %s", what, v.Name, t.Dims, shape)
 	}
 	return nil
 }

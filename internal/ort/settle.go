@@ -30,7 +30,8 @@ func (w *Weights) settle(g *graph.Graph) (*graph.Graph, error) {
 		return nil, err
 	}
 	for i, v := range targets {
-		v.Const = &graph.Tensor{Type: v.Type, Dims: extents(v.Shape), Source: sources[i]}
+		dims, _ := v.Shape.Ints()
+		v.Const = &graph.Tensor{Type: v.Type, Dims: dims, Source: sources[i]}
 		v.Def.Outputs, v.Def = nil, nil
 	}
 	g.Prune()
@@ -99,24 +100,11 @@ func turns(n *graph.Node, readers map[*graph.Value][]*graph.Node) bool {
 
 // size is a value's bytes, 0 where they are not known.
 func size(v *graph.Value) int64 {
-	dims := extents(v.Shape)
-	if dims == nil {
+	dims, known := v.Shape.Ints()
+	if !known {
 		return 0
 	}
 	return graph.Count(dims) * int64(v.Type.Size())
-}
-
-// extents are nil where one is not known.
-func extents(s graph.Shape) []int64 {
-	dims := make([]int64, len(s))
-	for i, d := range s {
-		n, known := d.Int()
-		if s == nil || !known {
-			return nil
-		}
-		dims[i] = n
-	}
-	return dims
 }
 
 // compute runs the part of the graph that values depend on. The results go into a file, as the model's
@@ -144,7 +132,8 @@ func (w *Weights) compute(g *graph.Graph, values []*graph.Value, keys keys) erro
 	var targets []*graph.Tensor
 	at := int64(0)
 	for _, v := range values {
-		t, err := graph.NewTensorBytes(v.Type, memory[at:at+size(v)], extents(v.Shape)...)
+		dims, _ := v.Shape.Ints()
+		t, err := graph.NewTensorBytes(v.Type, memory[at:at+size(v)], dims...)
 		if err != nil {
 			return err
 		}

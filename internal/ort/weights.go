@@ -24,11 +24,16 @@ type Weights struct {
 	settling sync.Mutex
 	made     map[string]*graph.Source // where what was computed of weights lies, by key
 
-	mu        sync.Mutex
-	users     int // sessions, and who made it
-	open      bool
-	files     map[string][]byte   // mapped, by path
-	scratches map[string]*os.File // those of files that hold what was computed
+	mu    sync.Mutex
+	users int // sessions, and who made it
+	open  bool
+	files map[string]mapping // by path
+}
+
+// mapping is a file in memory, until it is released.
+type mapping struct {
+	bytes   []byte
+	release func()
 }
 
 // NewWeights returns weights that no session shares yet.
@@ -36,7 +41,7 @@ func NewWeights() (*Weights, error) {
 	if err := Init(); err != nil {
 		return nil, err
 	}
-	w := &Weights{users: 1, open: true, files: map[string][]byte{}, made: map[string]*graph.Source{}, scratches: map[string]*os.File{}}
+	w := &Weights{users: 1, open: true, files: map[string]mapping{}, made: map[string]*graph.Source{}}
 	return w, failed(ErrLoad, C.ft_container(&w.packed))
 }
 
@@ -70,12 +75,8 @@ func (w *Weights) release() {
 		return
 	}
 	C.ft_release_container(w.packed)
-	for path, b := range w.files {
-		syscall.Munmap(b)
-		if f := w.scratches[path]; f != nil {
-			os.Remove(path)
-			f.Close()
-		}
+	for _, m := range w.files {
+		m.release()
 	}
 }
 
@@ -83,14 +84,15 @@ func (w *Weights) release() {
 func (w *Weights) bytes(s *graph.Source) ([]byte, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	file, ok := w.files[s.Path]
+	m, ok := w.files[s.Path]
 	if !ok {
 		var err error
-		if file, err = mapFile(s.Path); err != nil {
+		if m.bytes, m.release, err = graph.MapFile(s.Path); err != nil {
 			return nil, fmt.Errorf("weights: %w", err)
 		}
-		w.files[s.Path] = file
+		w.files[s.Path] = m
 	}
+	file := m.bytes
 	if s.Offset+s.Length > int64(len(file)) {
 		return nil, errs.New(errs.Conflict, "%s has %d bytes; a weight lies at %d to %d: the file was changed since the model was loaded", s.Path, len(file), s.Offset, s.Offset+s.Length)
 	}
@@ -129,8 +131,11 @@ func (w *Weights) scratch(size int64) (path string, mapped []byte, err error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.files[path] = mapped
-	w.scratches[path] = f
+	w.files[path] = mapping{mapped, func() {
+		syscall.Munmap(mapped)
+		os.Remove(path)
+		f.Close()
+	}}
 	return path, mapped, nil
 }
 
@@ -160,25 +165,12 @@ func removeAbandoned() {
 	}
 }
 
-func mapFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	return syscall.Mmap(int(f.Fd()), 0, int(info.Size()), syscall.PROT_READ, syscall.MAP_SHARED)
-}
-
 // forget lets the system take back the pages of the files: what kernels have repacked is not read
 // again, and the rest comes back when it is.
 func (w *Weights) forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, b := range w.files {
-		syscall.Madvise(b, syscall.MADV_DONTNEED)
+	for _, m := range w.files {
+		syscall.Madvise(m.bytes, syscall.MADV_DONTNEED)
 	}
 }

@@ -2,9 +2,7 @@ package inspect
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,10 +21,7 @@ func Open(ctx context.Context, path string, o Options) (*Report, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errs.New(errs.NotFound, "model: %w: name an .onnx file or a folder that holds some", err)
-	}
+	info, err := bundle.StatModel(path)
 	if err != nil {
 		return nil, err
 	}
