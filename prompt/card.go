@@ -16,7 +16,10 @@ const Format = 1
 type Card struct {
 	Format int       `json:"format"` // filled in by [Write]
 	Bundle BundleRef `json:"bundle"`
-	Method string    `json:"method"` // coop, vpt, maple, ...
+	Kind   Kind      `json:"kind,omitempty"`
+	Method string    `json:"method"` // coop, vpt, maple, textual-inversion, ...
+	// Token is the placeholder that stands for a concept in texts, such as "<mug>".
+	Token string `json:"token,omitempty"`
 	// Recipe is the method as data, with every default written out.
 	Recipe json.RawMessage `json:"recipe,omitempty"`
 	// Classes are display names, in the order of the labels.
@@ -117,13 +120,16 @@ func decodeCard(s string) (Card, error) {
 	}
 	var c Card
 	if err := json.Unmarshal([]byte(s), &c); err != nil {
-		return Card{}, errs.New(errs.Invalid, "prompt card: %w", err)
+		return Card{}, errs.New(errs.Or(err, errs.Invalid), "prompt card: %w", err)
 	}
 	return c, nil
 }
 
-// check refuses a card that names no bundle.
+// check refuses a card of an unknown kind or that names no bundle.
 func (c Card) check() error {
+	if err := c.Kind.check(); err != nil {
+		return err
+	}
 	if len(c.Bundle.Digest) != 64 || strings.Trim(c.Bundle.Digest, "0123456789abcdef") != "" {
 		return errs.New(errs.Invalid, "prompt card: bundle digest %.80q is no SHA-256 in lower-case hexadecimal", c.Bundle.Digest)
 	}

@@ -7,22 +7,29 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"math"
-	"slices"
-	"strings"
 
 	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/internal/errs"
 )
 
-// Prompt is the tuned artefact. Its tensors, by name:
+// Prompt is the tuned artefact. Its tensors by the card's kind, all of floats:
 //
-//	context          [M,D], [C,M,D] when the card says class-specific, or [depth,M,D]: text tokens
-//	visual           [depth,K,D]: image tokens
-//	head.weight      [C,P], head.bias [C]: a linear classifier over embeddings
-//	couple.I.weight  [Dv,D], couple.I.bias [Dv]: the map from context to visual tokens at
-//	                 block I that MaPLe learned, where a file keeps it; "visual" holds its result
+//	classifier  context [M,D], [C,M,D] when the card says class-specific, or [depth,M,D]: text tokens
+//	            visual [depth,K,D]: image tokens
+//	            head.weight [C,P], head.bias [C]: a linear classifier over embeddings
+//	            couple.I.weight [Dv,D], couple.I.bias [Dv]: the map from context to visual tokens at
+//	            block I that MaPLe learned, where a file keeps it; "visual" holds its result
+//	caption     one or more of
+//	            prefix [P,D]: tokens before the decoder's
+//	            keys, values [L,H,P,d]: what each of the decoder's L layers attends to besides
+//	            map.I.weight [out,in], map.I.bias [out]: layers from an image's feature to a prefix
+//	            visual [depth,K,D]: image tokens
+//	concept     embedding [n,D]: the rows that the card's token stands for
+//	style       context [M,D]: tokens before the user's words
+//	negative    negative [n,D]: tokens in place of a negative prompt's words
 //
-// Other names are carried along.
+// The last three have embedding_2, context_2 or negative_2 [n,D2] besides, where the bundle has a
+// second text encoder. Other names are carried along.
 type Prompt struct {
 	Card    Card
 	Tensors map[string]*graph.Tensor
@@ -47,37 +54,17 @@ func (p *Prompt) Digest() (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// ranks lists the numbers of axes that the tensors with a meaning may have.
-var ranks = map[string][]int{
-	"context": {2, 3}, "visual": {3}, "head.weight": {2}, "head.bias": {1}, "couple.weight": {2}, "couple.bias": {1},
-}
-
 // check refuses what could not be served: wrong shapes, numbers that are not finite.
 func (p *Prompt) check() error {
 	if err := p.Card.check(); err != nil {
 		return err
 	}
 	for _, name := range order(p.Tensors) {
-		t := p.Tensors[name]
-		want, known := ranks[withoutIndex(name)]
-		if known && (!t.Type.IsFloat() || !slices.Contains(want, len(t.Dims))) {
-			return errs.New(errs.Invalid, "prompt tensor %q: %s%v, must be a float tensor of rank %v", name, t.Type, t.Dims, want)
-		}
-		if err := checkFinite(name, t); err != nil {
+		if err := checkFinite(name, p.Tensors[name]); err != nil {
 			return err
 		}
 	}
-	return p.checkClasses()
-}
-
-// withoutIndex is "couple.weight" for "couple.3.weight".
-func withoutIndex(name string) string {
-	if rest, ok := strings.CutPrefix(name, "couple."); ok {
-		if i, part, ok := strings.Cut(rest, "."); ok && strings.Trim(i, "0123456789") == "" {
-			return "couple." + part
-		}
-	}
-	return name
+	return p.checkKind()
 }
 
 // checkClasses compares the tensors with a row for each class with the card's classes.
