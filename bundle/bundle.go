@@ -100,7 +100,8 @@ type TextPlaces struct {
 	Trims      *bool    `yaml:"trims"`
 }
 
-// Open reads the bundle in dir; its name is the folder's.
+// Open reads the bundle in dir; its name is the folder's. A layout that nothing here can run is refused,
+// kind [errs.Unsupported].
 func Open(dir string) (*Bundle, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -108,6 +109,9 @@ func Open(dir string) (*Bundle, error) {
 	}
 	b := &Bundle{Name: filepath.Base(abs), Dir: abs}
 	if err := b.readFiles(); err != nil {
+		return nil, err
+	}
+	if err := b.checkLayout(); err != nil {
 		return nil, err
 	}
 	if err := b.readConfig(); err != nil {
@@ -171,6 +175,9 @@ func digestFile(dir, path string) (File, error) {
 
 func (b *Bundle) readConfig() error {
 	data, err := os.ReadFile(b.Path("config.json"))
+	if b.configless(err) {
+		return nil
+	}
 	if err != nil {
 		return errs.New(errs.Invalid, "bundle %s: config.json is missing (looked in %s)", b.Name, b.Dir)
 	}
@@ -219,9 +226,9 @@ func (b *Bundle) first(names ...string) string {
 
 // The places where exporters put the towers, each alone or both in one file.
 var (
-	visionFiles = []string{"onnx/vision_model.onnx", "vision_model.onnx"}
-	textFiles   = []string{"onnx/text_model.onnx", "text_model.onnx"}
-	dualFiles   = []string{"onnx/model.onnx", "model.onnx"}
+	visionFiles = inOnnx("vision_model.onnx")
+	textFiles   = inOnnx("text_model.onnx")
+	dualFiles   = inOnnx("model.onnx")
 )
 
 // The outputs that hold embeddings, by exporters' habit; the better name first.

@@ -21,6 +21,7 @@ var layers = [][]string{
 	{"internal/ort", "internal/jobs", "internal/npz"},
 	{"bundle", "dataset", "prompt"},
 	{"vision", "text"},
+	{"generation"},
 	{"tuning"},
 	{"serving"},
 	{"api"},

@@ -118,13 +118,13 @@ func (in *inspector) note(text string) {
 	}
 }
 
-// folder inspects a bundle; where the folder is none, each ONNX file in it.
+// folder inspects a bundle of two towers; where the folder is none, each ONNX file in it.
 func (in *inspector) folder(dir string) error {
 	b, err := bundle.Open(dir)
-	if err == nil && b.ImageFile() == "" && b.TextFile() == "" {
+	if err == nil && b.Kind() == bundle.DualEncoder && b.ImageFile() == "" && b.TextFile() == "" {
 		err = errs.New(errs.Unsupported, "no file of an image or a text tower")
 	}
-	if err != nil {
+	if err != nil || b.Kind() != bundle.DualEncoder {
 		return in.loose(dir, err)
 	}
 	in.Name, in.Type, in.Digest, in.Files = b.Name, b.Config.ModelType, b.Digest, len(b.Files)
@@ -162,7 +162,8 @@ func (in *inspector) bundleTower(file string, load func() (*graph.Graph, string,
 // adder adds what an output of a file's graph is to the report, or says why it can't be tuned.
 type adder func(file string, g *graph.Graph, output string) error
 
-// loose inspects the ONNX files of a folder that is no bundle, for the reason given.
+// loose inspects the ONNX files of a folder that is no bundle, for the reason given, or no bundle of
+// two towers.
 func (in *inspector) loose(dir string, reason error) error {
 	files, err := bundle.ModelFiles(dir)
 	if err != nil {
