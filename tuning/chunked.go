@@ -50,7 +50,7 @@ func newChunkedTexts(m *Model, r *Recipe, names []string) (*chunkedTexts, error)
 	if err != nil {
 		return nil, err
 	}
-	c.half = inHalfFloats(g)
+	c.half = InHalfFloats(g)
 	forward, backward := g.Clone(), g.Clone()
 	if err := forward.Build(func(b *graph.Builder) { only(forward, b, "classes", b.Normalize(b.Floats(forward.Outputs[0]))) }); err != nil {
 		return nil, err
@@ -77,14 +77,14 @@ func only(g *graph.Graph, b *graph.Builder, name string, v *graph.Value) {
 // normalised embeddings as the input "d.classes".
 func (c *chunkedTexts) differentiate(g *graph.Graph, b *graph.Builder) {
 	y := b.Normalize(b.Floats(g.Outputs[0]))
-	dy := b.Input(gradientName("classes"), graph.Float, y.Shape)
+	dy := b.Input(GradientName("classes"), graph.Float, y.Shape)
 	var wrt []*graph.Value
 	for _, name := range c.layers {
 		wrt = append(wrt, g.Input(name))
 	}
 	g.Outputs = nil
 	for i, d := range b.Gradient([]*graph.Value{y}, []*graph.Value{dy}, wrt) {
-		b.Output(gradientName(c.layers[i]), d)
+		b.Output(GradientName(c.layers[i]), d)
 	}
 }
 
@@ -122,13 +122,13 @@ func (c *chunkedTexts) gradients(ctx context.Context, prompts map[string]*graph.
 		if err != nil {
 			return nil, err
 		}
-		in[gradientName("classes")] = graph.NewTensor(part, classChunk, int64(width))
+		in[GradientName("classes")] = graph.NewTensor(part, classChunk, int64(width))
 		out, err := c.backward.Run(ctx, in)
 		if err != nil {
 			return nil, err
 		}
 		for _, name := range c.layers {
-			d, err := graph.Float32s(out[gradientName(name)])
+			d, err := graph.Float32s(out[GradientName(name)])
 			if err != nil {
 				return nil, err
 			}

@@ -92,19 +92,19 @@ type Evaluation struct {
 type Evaluator struct {
 	model    *Model
 	data     *Data
-	features *features
+	features *Features
 }
 
 // NewEvaluator prepares scoring on d's test images.
 func (m *Model) NewEvaluator(d *Data) *Evaluator {
-	return &Evaluator{model: m, data: d, features: &features{model: m, samples: d.Test, views: 1, compute: m.Images.Tokens, shared: m.tested}}
+	return &Evaluator{model: m, data: d, features: &Features{Images: m.Images.Preprocessor, Samples: d.Test, Views: 1, Compute: m.Images.Tokens, shared: m.tested}}
 }
 
 // Embed returns the embeddings [N,P], L2-normalised, of the test images under a prompt.
 func (e *Evaluator) Embed(ctx context.Context, p *prompt.Prompt) (*graph.Tensor, error) {
 	var all []float32
 	for start := 0; start < len(e.data.Test); start += featureChunk {
-		tokens, err := e.features.rows(ctx, upTo(start, min(start+featureChunk, len(e.data.Test))), 0)
+		tokens, err := e.features.Rows(ctx, upTo(start, min(start+featureChunk, len(e.data.Test))), 0)
 		if err != nil {
 			return nil, err
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/internal/rng"
+	"github.com/foretoken/foretoken/vision"
 )
 
 // cacheLimit is the most bytes of features that a run keeps. Beyond it they are computed
@@ -22,14 +23,15 @@ const cacheLimit = 2 << 30
 // featureChunk is how many images go through a frozen tower at once.
 const featureChunk = 32
 
-// features computes what a frozen part of the model makes of samples, and keeps it by view.
-// Samples are computed in fixed chunks, so that a run that is resumed sees the same bits.
-type features struct {
-	model   *Model
-	samples []Sample
-	views   int // 1: the plain view
-	seed    uint64
-	compute func(ctx context.Context, pixels *graph.Tensor) (*graph.Tensor, error)
+// Features computes what a frozen part of the model makes of samples, and keeps it by view.
+// Samples are computed in fixed chunks, so that a run that is resumed sees the same bits. It is safe for concurrent use.
+type Features struct {
+	Images  *vision.Preprocessor
+	Samples []Sample
+	Views   int    // 1: the plain view
+	Seed    uint64 // draws the views
+	// Compute makes [B,...] of pixels [B,3,H,W].
+	Compute func(ctx context.Context, pixels *graph.Tensor) (*graph.Tensor, error)
 
 	// shared, where it is set, keeps plain views beyond the run: those of test images.
 	shared *chunkCache
@@ -83,8 +85,8 @@ func (c *chunkCache) add(key string, t *graph.Tensor) {
 	}
 }
 
-// rows returns the features of the samples of the given indexes in a view, one after the other.
-func (f *features) rows(ctx context.Context, indexes []int, view int) (*graph.Tensor, error) {
+// Rows returns the features of the samples of the given indexes in a view, one after the other.
+func (f *Features) Rows(ctx context.Context, indexes []int, view int) (*graph.Tensor, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var out []float32
@@ -103,14 +105,14 @@ func (f *features) rows(ctx context.Context, indexes []int, view int) (*graph.Te
 	return graph.NewTensor(out, append([]int64{int64(len(indexes))}, dims...)...), nil
 }
 
-func (f *features) row(ctx context.Context, i, view int) (*graph.Tensor, error) {
+func (f *Features) row(ctx context.Context, i, view int) (*graph.Tensor, error) {
 	if f.asked && !f.keep {
-		return f.run(ctx, f.samples[i:i+1], view)
+		return f.run(ctx, f.Samples[i:i+1], view)
 	}
 	key := [2]int{view, i / featureChunk}
 	start := key[1] * featureChunk
 	if f.chunks[key] == nil {
-		t, err := f.run(ctx, f.samples[start:min(start+featureChunk, len(f.samples))], view)
+		t, err := f.run(ctx, f.Samples[start:min(start+featureChunk, len(f.Samples))], view)
 		if err != nil {
 			return nil, err
 		}
@@ -124,15 +126,15 @@ func (f *features) row(ctx context.Context, i, view int) (*graph.Tensor, error) 
 }
 
 // decide settles, once the features' size is known, whether they are kept.
-func (f *features) decide(t *graph.Tensor) {
+func (f *Features) decide(t *graph.Tensor) {
 	if !f.asked {
-		total := t.Len() / t.Dims[0] * 4 * int64(len(f.samples)) * int64(f.views)
+		total := t.Len() / t.Dims[0] * 4 * int64(len(f.Samples)) * int64(f.Views)
 		f.asked, f.keep, f.chunks = true, total <= cacheLimit, map[[2]int]*graph.Tensor{}
 	}
 }
 
 // run returns the features of samples, from the shared cache where they are there.
-func (f *features) run(ctx context.Context, samples []Sample, view int) (*graph.Tensor, error) {
+func (f *Features) run(ctx context.Context, samples []Sample, view int) (*graph.Tensor, error) {
 	if f.shared == nil {
 		return f.computeViews(ctx, samples, view)
 	}
@@ -148,7 +150,7 @@ func (f *features) run(ctx context.Context, samples []Sample, view int) (*graph.
 }
 
 // computeViews decodes, views and computes samples.
-func (f *features) computeViews(ctx context.Context, samples []Sample, view int) (*graph.Tensor, error) {
+func (f *Features) computeViews(ctx context.Context, samples []Sample, view int) (*graph.Tensor, error) {
 	pixels := make([][]float32, len(samples))
 	group, inner := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
@@ -158,10 +160,10 @@ func (f *features) computeViews(ctx context.Context, samples []Sample, view int)
 			if err != nil {
 				return err
 			}
-			if f.views == 1 {
-				pixels[i] = f.model.Images.Apply(img)
+			if f.Views == 1 {
+				pixels[i] = f.Images.Apply(img)
 			} else {
-				pixels[i] = f.model.Images.Augment(img, rng.New(f.seed, "view", s.ID, view))
+				pixels[i] = f.Images.Augment(img, rng.New(f.Seed, "view", s.ID, view))
 			}
 			return nil
 		})
@@ -169,5 +171,5 @@ func (f *features) computeViews(ctx context.Context, samples []Sample, view int)
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	return f.compute(ctx, f.model.Images.Pixels(pixels...))
+	return f.Compute(ctx, f.Images.Pixels(pixels...))
 }

@@ -48,11 +48,11 @@ func TestGain(t *testing.T) {
 // writeRun writes a run's start and batches, as writeTrajectory does, and its test images.
 func writeRun(t *testing.T, tuner *Tuner, path string) {
 	t.Helper()
-	test := &features{model: tuner.model, samples: tuner.data.Test, views: 1, compute: tuner.model.frozen(tuner.Recipe)}
+	test := &Features{Images: tuner.model.Images.Preprocessor, Samples: tuner.data.Test, Views: 1, Compute: tuner.model.frozen(tuner.Recipe)}
 	if tuner.Recipe.learnsVisual() {
 		test.shared = tuner.model.tested
 	}
-	rows, err := test.rows(t.Context(), upTo(0, len(tuner.data.Test)), 0)
+	rows, err := test.Rows(t.Context(), upTo(0, len(tuner.data.Test)), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

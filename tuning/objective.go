@@ -25,8 +25,8 @@ type objective struct {
 	scale   float64 // what the loss is multiplied by before it is differentiated, if so
 }
 
-// lossScaleName is the training graph's input [1] that the loss is multiplied by before it is differentiated.
-const lossScaleName = "loss_scale"
+// LossScaleName is a training graph's input [1] that the loss is multiplied by before it is differentiated.
+const LossScaleName = "loss_scale"
 
 // newObjective builds and differentiates the graph. Towers that hold nothing learned are left
 // out: their features are inputs.
@@ -130,7 +130,7 @@ func (m *Model) contextTower(r *Recipe, feeds map[string]*graph.Tensor) (*graph.
 func (o *objective) differentiate(g *graph.Graph, r *Recipe, width int64, scale float32) error {
 	embeddings := g.Outputs
 	g.Outputs = nil
-	o.half = inHalfFloats(g) || o.texts != nil && o.texts.half
+	o.half = InHalfFloats(g) || o.texts != nil && o.texts.half
 	return g.Build(func(b *graph.Builder) {
 		batch, classes := graph.Sym("images"), graph.Known(int64(o.classes))
 		var images, texts *graph.Value
@@ -153,11 +153,11 @@ func (o *objective) differentiate(g *graph.Graph, r *Recipe, width int64, scale 
 		b.Output("logits", logits)
 		wrt := o.wanted(g, r)
 		if o.half {
-			loss = b.Mul(loss, b.Input(lossScaleName, graph.Float, graph.Shape{graph.Known(1)}))
+			loss = b.Mul(loss, b.Input(LossScaleName, graph.Float, graph.Shape{graph.Known(1)}))
 		}
 		for i, d := range b.Gradient([]*graph.Value{loss}, nil, wrt) {
 			o.wrt = append(o.wrt, wrt[i].Name)
-			b.Output(gradientName(wrt[i].Name), d)
+			b.Output(GradientName(wrt[i].Name), d)
 			o.allocate(wrt[i])
 		}
 	})
@@ -172,7 +172,7 @@ func (o *objective) allocate(v *graph.Value) {
 	if o.written == nil {
 		o.written = map[string]*graph.Tensor{}
 	}
-	o.written[gradientName(v.Name)] = graph.NewTensor(make([]float32, graph.Count(dims)), dims...)
+	o.written[GradientName(v.Name)] = graph.NewTensor(make([]float32, graph.Count(dims)), dims...)
 }
 
 // wanted are the inputs that get gradients: the prompts, and the embeddings of a text tower that is
@@ -193,8 +193,8 @@ func (o *objective) wanted(g *graph.Graph, r *Recipe) []*graph.Value {
 	return wrt
 }
 
-// inHalfFloats says whether the graph computes anything in half floats of small range.
-func inHalfFloats(g *graph.Graph) bool {
+// InHalfFloats says whether the graph computes anything in half floats of small range.
+func InHalfFloats(g *graph.Graph) bool {
 	for _, n := range g.Nodes {
 		for _, v := range n.Outputs {
 			if v != nil && v.Type == graph.Float16 {
@@ -205,7 +205,8 @@ func inHalfFloats(g *graph.Graph) bool {
 	return false
 }
 
-func gradientName(input string) string { return "d." + input }
+// GradientName is the output of a training graph with the gradient by an input.
+func GradientName(input string) string { return "d." + input }
 
 // batch is one step's images: their features, under the graph's name for them, and labels.
 type batch struct {
@@ -221,7 +222,7 @@ func (o *objective) run(ctx context.Context, b batch, prompts map[string]*graph.
 	in := map[string]*graph.Tensor{b.input: b.features, "labels": o.oneHot(b.labels)}
 	maps.Copy(in, o.fixed)
 	if o.half {
-		in[lossScaleName] = graph.NewTensor([]float32{float32(o.scale)}, 1)
+		in[LossScaleName] = graph.NewTensor([]float32{float32(o.scale)}, 1)
 	}
 	if o.texts != nil {
 		if in["classes"], err = o.texts.embed(ctx, prompts); err != nil {
@@ -250,7 +251,7 @@ func (o *objective) run(ctx context.Context, b batch, prompts map[string]*graph.
 	}
 	gradients = map[string][]float32{}
 	for _, name := range o.wrt {
-		gradients[name] = floats[gradientName(name)]
+		gradients[name] = floats[GradientName(name)]
 	}
 	if o.texts != nil {
 		byContext, err := o.texts.gradients(ctx, prompts, gradients["classes"])

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/foretoken/foretoken/graph"
+	"github.com/foretoken/foretoken/internal/errs"
 )
 
 // AdamW's constants, PyTorch's defaults.
@@ -18,9 +19,10 @@ type optimizerState struct {
 	first, second []float32 // momentum; AdamW's second moment
 }
 
-// update changes values by one step (counted from 1) along gradient, in place, as PyTorch's
+// Update changes a parameter's values by one step (counted from 1) along gradient, in place, as PyTorch's
 // torch.optim.SGD and AdamW do, without dampening, Nesterov or AMSGrad.
-func (o Optimizer) update(values, gradient []float32, state *optimizerState, step int, rate float64) {
+func (o Optimizer) Update(p *Parameter, gradient []float32, step int, rate float64) {
+	values, state := p.values, &p.state
 	if o.Name == "adamw" {
 		o.adamw(values, gradient, state, step, rate)
 		return
@@ -75,9 +77,44 @@ type Parameter struct {
 	state  optimizerState
 }
 
-func newParameter(name string, values []float32, dims ...int64) *Parameter {
+// NewParameter makes a parameter that starts from values, which it keeps and changes. Its optimiser's state is zero.
+func NewParameter(name string, values []float32, dims ...int64) *Parameter {
 	return &Parameter{
 		Name: name, Tensor: graph.NewTensor(values, dims...), values: values,
 		state: optimizerState{make([]float32, len(values)), make([]float32, len(values))},
 	}
+}
+
+// Values are the parameter's numbers as they stand, its own.
+func (p *Parameter) Values() []float32 { return p.values }
+
+// SavedParameter is a parameter in a checkpoint, its optimiser's state with it.
+type SavedParameter struct {
+	Name                  string
+	Dims                  []int64
+	Values, First, Second []float32
+}
+
+// SaveParameters is what a checkpoint keeps of parameters. It shares their numbers.
+func SaveParameters(params []*Parameter) []SavedParameter {
+	var saved []SavedParameter
+	for _, p := range params {
+		saved = append(saved, SavedParameter{p.Name, p.Tensor.Dims, p.values, p.state.first, p.state.second})
+	}
+	return saved
+}
+
+// RestoreParameters makes parameters anew of what [SaveParameters] kept. Numbers that don't fit the extents are an
+// error of kind [errs.Invalid].
+func RestoreParameters(saved []SavedParameter) ([]*Parameter, error) {
+	var params []*Parameter
+	for _, s := range saved {
+		if n := graph.Count(s.Dims); n != int64(len(s.Values)) || len(s.First) != len(s.Values) || len(s.Second) != len(s.Values) {
+			return nil, errs.New(errs.Invalid, "checkpoint: %q is damaged: %d values, dims %v", s.Name, len(s.Values), s.Dims)
+		}
+		p := NewParameter(s.Name, s.Values, s.Dims...)
+		p.state = optimizerState{s.First, s.Second}
+		params = append(params, p)
+	}
+	return params, nil
 }

@@ -56,7 +56,7 @@ func (m *Model) newContext(r *Recipe, classes int) ([]*Parameter, error) {
 				copy(values[row*r.Context.Tokens*width:(row+1)*r.Context.Tokens*width], start)
 			}
 		}
-		params = append(params, newParameter(graph.PromptName("context", layer), values, int64(rows), int64(r.Context.Tokens), int64(width)))
+		params = append(params, NewParameter(graph.PromptName("context", layer), values, int64(rows), int64(r.Context.Tokens), int64(width)))
 	}
 	return params, nil
 }
@@ -69,7 +69,7 @@ func (m *Model) newVisual(r *Recipe) []*Parameter {
 	var params []*Parameter
 	for layer := range r.Visual.Depth {
 		values := uniform(rng.New(r.Seed, "visual", layer), r.Visual.Tokens*width, limit)
-		params = append(params, newParameter(graph.PromptName("visual", layer), values, 1, int64(r.Visual.Tokens), int64(width)))
+		params = append(params, NewParameter(graph.PromptName("visual", layer), values, 1, int64(r.Visual.Tokens), int64(width)))
 	}
 	return params
 }
@@ -83,8 +83,8 @@ func (m *Model) newCouplings(r *Recipe) []*Parameter {
 	for layer := range r.Visual.Depth {
 		g := rng.New(r.Seed, "couple", layer)
 		params = append(params,
-			newParameter(couplingName(layer, "weight"), uniform(g, in*out, limit), int64(out), int64(in)),
-			newParameter(couplingName(layer, "bias"), uniform(g, out, limit), int64(out)))
+			NewParameter(couplingName(layer, "weight"), uniform(g, in*out, limit), int64(out), int64(in)),
+			NewParameter(couplingName(layer, "bias"), uniform(g, out, limit), int64(out)))
 	}
 	return params
 }

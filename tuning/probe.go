@@ -26,7 +26,7 @@ func (t *Tuner) fitProbe(ctx context.Context, p *Progress) error {
 	for i := range all {
 		all[i], labels[i] = i, t.data.Train[i].Class
 	}
-	rows, err := t.features.rows(ctx, all, 0)
+	rows, err := t.features.Rows(ctx, all, 0)
 	if err != nil {
 		return err
 	}
@@ -60,8 +60,8 @@ func (t *Tuner) setHead(w []float64, pr *probe) {
 		bias[c] = float32(row[pr.width])
 	}
 	t.params = []*Parameter{
-		newParameter("head.weight", weight, int64(pr.classes), int64(pr.width)),
-		newParameter("head.bias", bias, int64(pr.classes)),
+		NewParameter("head.weight", weight, int64(pr.classes), int64(pr.width)),
+		NewParameter("head.bias", bias, int64(pr.classes)),
 	}
 }
 

@@ -14,28 +14,28 @@ const (
 	scaleLeast    = 1.0 / (1 << 14)
 )
 
-// lossScale keeps gradients that are computed in half floats within their range (Micikevicius et al. 2018): the loss
+// LossScale keeps gradients that are computed in half floats within their range (Micikevicius et al. 2018): the loss
 // is multiplied by Value before it is differentiated, and the gradients are divided by it. A step with a gradient
 // that is not finite is skipped and halves the factor; it doubles after scalePatience steps without one. The
 // zero value starts at scaleStart.
-type lossScale struct {
+type LossScale struct {
 	Value   float64
 	Good    int // steps since it last changed
 	Skipped int // steps, of all
 }
 
-// factor is what the next step's loss is multiplied by.
-func (s *lossScale) factor() float64 {
+// Factor is what the next step's loss is multiplied by.
+func (s *LossScale) Factor() float64 {
 	if s.Value == 0 {
 		s.Value = scaleStart
 	}
 	return s.Value
 }
 
-// unscale divides the gradients by the factor that they were computed with, and moves the factor. It is false for
+// Unscale divides the gradients by the factor that they were computed with, and moves the factor. It is false for
 // a step to skip. A factor below scaleLeast is an error of kind [errs.Invalid].
-func (s *lossScale) unscale(gradients map[string][]float32) (usable bool, err error) {
-	by := s.factor()
+func (s *LossScale) Unscale(gradients map[string][]float32) (usable bool, err error) {
+	by := s.Factor()
 	if !finite(gradients) {
 		s.Value, s.Good = by/2, 0
 		s.Skipped++

@@ -11,31 +11,31 @@ import (
 )
 
 func TestTheLossScaleHalvesWhereGradientsOverflowAndDoublesWhereTheyDoNot(t *testing.T) {
-	s := &lossScale{}
+	s := &LossScale{}
 	good := func(x float64) map[string][]float32 { return map[string][]float32{"a": {float32(x)}} }
 	bad := map[string][]float32{"a": {1}, "b": {0, float32(math.Inf(-1))}}
-	if usable, err := s.unscale(bad); usable || err != nil || s.factor() != scaleStart/2 || s.Skipped != 1 {
+	if usable, err := s.Unscale(bad); usable || err != nil || s.Factor() != scaleStart/2 || s.Skipped != 1 {
 		t.Fatalf("after an overflow: %v, %v, %+v", usable, err, s)
 	}
-	if usable, _ := s.unscale(map[string][]float32{"a": {float32(math.NaN())}}); usable || s.factor() != scaleStart/4 {
+	if usable, _ := s.Unscale(map[string][]float32{"a": {float32(math.NaN())}}); usable || s.Factor() != scaleStart/4 {
 		t.Fatalf("after a NaN: %+v", s)
 	}
-	g := good(3 * s.factor())
-	if usable, err := s.unscale(g); !usable || err != nil || g["a"][0] != 3 {
+	g := good(3 * s.Factor())
+	if usable, err := s.Unscale(g); !usable || err != nil || g["a"][0] != 3 {
 		t.Fatalf("a good step: %v, %v, %v", usable, err, g)
 	}
 	for range scalePatience - 2 {
-		s.unscale(good(1))
+		s.Unscale(good(1))
 	}
-	if s.factor() != scaleStart/4 {
-		t.Errorf("the scale is %g before its patience ends", s.factor())
+	if s.Factor() != scaleStart/4 {
+		t.Errorf("the scale is %g before its patience ends", s.Factor())
 	}
-	if s.unscale(good(1)); s.factor() != scaleStart/2 || s.Skipped != 2 {
-		t.Errorf("the scale is %g after its patience ended, %d steps skipped", s.factor(), s.Skipped)
+	if s.Unscale(good(1)); s.Factor() != scaleStart/2 || s.Skipped != 2 {
+		t.Errorf("the scale is %g after its patience ended, %d steps skipped", s.Factor(), s.Skipped)
 	}
 	var err error
 	for range 64 {
-		if _, err = s.unscale(bad); err != nil {
+		if _, err = s.Unscale(bad); err != nil {
 			break
 		}
 	}
@@ -116,10 +116,10 @@ func TestGradientsInHalfFloatsAreThoseOfTheLoss(t *testing.T) {
 		return gradients
 	}
 	want := run(true, 1)
-	s := &lossScale{Value: 1 << 24}
+	s := &LossScale{Value: 1 << 24}
 	for {
-		got := run(false, s.factor())
-		usable, err := s.unscale(got)
+		got := run(false, s.Factor())
+		usable, err := s.Unscale(got)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,5 +140,5 @@ func TestGradientsInHalfFloatsAreThoseOfTheLoss(t *testing.T) {
 	if s.Skipped == 0 {
 		t.Error("nothing overflowed with a scale of 2^24")
 	}
-	t.Logf("%d steps skipped, the scale came down to %g", s.Skipped, s.factor())
+	t.Logf("%d steps skipped, the scale came down to %g", s.Skipped, s.Factor())
 }

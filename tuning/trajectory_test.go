@@ -143,7 +143,7 @@ func writeTrajectory(t *testing.T, tuner *Tuner, path string, steps int, more ..
 	var rates []float64
 	for ; tuner.step < steps; tuner.step++ {
 		indexes, epoch := tuner.nextBatch()
-		rows, err := tuner.features.rows(t.Context(), indexes, epoch%tuner.features.views)
+		rows, err := tuner.features.Rows(t.Context(), indexes, epoch%tuner.features.Views)
 		if err != nil {
 			t.Fatal(err)
 		}

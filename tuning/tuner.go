@@ -20,8 +20,8 @@ type Tuner struct {
 	data      *Data
 	params    []*Parameter
 	objective *objective
-	features  *features
-	scale     lossScale
+	features  *Features
+	scale     LossScale
 	step      int
 	order     []int // of the current epoch
 }
@@ -49,7 +49,7 @@ func NewTuner(ctx context.Context, m *Model, r *Recipe, d *Data) (*Tuner, error)
 		return nil, errs.New(errs.Invalid, "dataset %s has no training images", d.Dataset)
 	}
 	t := &Tuner{Recipe: r, model: m, data: d}
-	t.features = &features{model: m, samples: d.Train, views: max(1, r.Views), seed: r.Seed, compute: m.frozen(r)}
+	t.features = &Features{Images: m.Images.Preprocessor, Samples: d.Train, Views: max(1, r.Views), Seed: r.Seed, Compute: m.frozen(r)}
 	if !r.gradient() {
 		return t, nil
 	}
@@ -114,8 +114,8 @@ func (t *Tuner) Next(ctx context.Context) (Progress, error) {
 	}
 	indexes, epoch := t.nextBatch()
 	p.Epoch, p.Rate = epoch, t.Recipe.Schedule.Rate(t.Recipe.Optimizer.LearningRate, epoch)
-	view := epoch % t.features.views
-	rows, err := t.features.rows(ctx, indexes, view)
+	view := epoch % t.features.Views
+	rows, err := t.features.Rows(ctx, indexes, view)
 	if err != nil {
 		return p, err
 	}
@@ -131,14 +131,14 @@ func (t *Tuner) Next(ctx context.Context) (Progress, error) {
 
 // learn changes the parameters along a batch's gradient.
 func (t *Tuner) learn(ctx context.Context, b batch, p *Progress) error {
-	t.objective.scale = t.scale.factor()
+	t.objective.scale = t.scale.Factor()
 	loss, right, gradients, err := t.objective.run(ctx, b, t.inputs())
 	if err != nil {
 		return err
 	}
 	usable := true
 	if t.objective.half {
-		if usable, err = t.scale.unscale(gradients); err != nil {
+		if usable, err = t.scale.Unscale(gradients); err != nil {
 			return err
 		}
 	}
@@ -146,7 +146,7 @@ func (t *Tuner) learn(ctx context.Context, b batch, p *Progress) error {
 	if usable {
 		t.coupleGradients(gradients)
 		for _, param := range t.params {
-			t.Recipe.Optimizer.update(param.values, gradients[param.Name], &param.state, t.step-t.scale.Skipped, p.Rate)
+			t.Recipe.Optimizer.Update(param, gradients[param.Name], t.step-t.scale.Skipped, p.Rate)
 		}
 	}
 	p.Loss, p.Accuracy = loss, float64(right)/float64(len(b.labels))
@@ -219,14 +219,8 @@ func (t *Tuner) Parameters() []*Parameter { return t.params }
 type checkpoint struct {
 	Step   int
 	Recipe []byte // JSON, resolved
-	Params []savedParameter
-	Scale  lossScale // of gradients in half floats
-}
-
-type savedParameter struct {
-	Name                  string
-	Dims                  []int64
-	Values, First, Second []float32
+	Params []SavedParameter
+	Scale  LossScale // of gradients in half floats
 }
 
 // Checkpoint is the run's state after the steps done so far.
@@ -235,10 +229,7 @@ func (t *Tuner) Checkpoint() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := checkpoint{Step: t.step, Recipe: recipe, Scale: t.scale}
-	for _, p := range t.params {
-		c.Params = append(c.Params, savedParameter{p.Name, p.Tensor.Dims, p.values, p.state.first, p.state.second})
-	}
+	c := checkpoint{Step: t.step, Recipe: recipe, Params: SaveParameters(t.params), Scale: t.scale}
 	var out bytes.Buffer
 	err = gob.NewEncoder(&out).Encode(c)
 	return out.Bytes(), err
@@ -257,14 +248,9 @@ func (t *Tuner) Restore(b []byte) error {
 	if !bytes.Equal(recipe, c.Recipe) {
 		return errs.New(errs.Conflict, "checkpoint is of another recipe: %s, this run's is %s", c.Recipe, recipe)
 	}
-	var params []*Parameter
-	for _, s := range c.Params {
-		if n := graph.Count(s.Dims); n != int64(len(s.Values)) || len(s.First) != len(s.Values) || len(s.Second) != len(s.Values) {
-			return errs.New(errs.Invalid, "checkpoint: %q is damaged: %d values, dims %v", s.Name, len(s.Values), s.Dims)
-		}
-		p := newParameter(s.Name, s.Values, s.Dims...)
-		p.state = optimizerState{s.First, s.Second}
-		params = append(params, p)
+	params, err := RestoreParameters(c.Params)
+	if err != nil {
+		return err
 	}
 	t.params, t.step, t.scale, t.order = params, c.Step, c.Scale, nil
 	return nil

@@ -36,7 +36,7 @@ func TestTheGradientIsTheSlopeOfTheLoss(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tuner := newTuner(t, r, demoData(t, "fashion", 1, 0))
 			indexes, _ := tuner.nextBatch()
-			rows, err := tuner.features.rows(t.Context(), indexes, 0)
+			rows, err := tuner.features.Rows(t.Context(), indexes, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -187,7 +187,7 @@ func TestPromptsServeAsTheyWereTrained(t *testing.T) {
 			tuner := newTuner(t, small(recipe(t, name)), d)
 			steps(t, tuner, 2)
 			p := rewrite(t, tuner)
-			rows, err := tuner.features.rows(t.Context(), []int{0, 1, 2}, 0)
+			rows, err := tuner.features.Rows(t.Context(), []int{0, 1, 2}, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -385,9 +385,10 @@ func TestOptimizers(t *testing.T) {
 		"sgd":   {Optimizer{Name: "sgd", Momentum: 0.9, WeightDecay: 0.01}, sgdWant},
 		"adamw": {Optimizer{Name: "adamw", WeightDecay: 0.01}, adamWant},
 	} {
-		values, state := []float32{1, -2}, &optimizerState{make([]float32, 2), make([]float32, 2)}
+		values := []float32{1, -2}
+		p := NewParameter("p", values, 2)
 		for i, gradient := range [][]float32{{0.5, 1}, {-1, 0.2}, {0.3, -0.4}} {
-			c.o.update(values, gradient, state, i+1, 0.1)
+			c.o.Update(p, gradient, i+1, 0.1)
 			for j, got := range values {
 				if math.Abs(float64(got)-c.want[i][j]) > 1e-6 {
 					t.Errorf("%s, step %d: %v, want %v", name, i+1, values, c.want[i])

@@ -11,6 +11,7 @@ import (
 
 	"github.com/disintegration/imaging"
 
+	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/internal/errs"
 )
 
@@ -165,6 +166,15 @@ func (p *Preprocessor) String() string {
 
 // Size is the input's height and width.
 func (p *Preprocessor) Size() (height, width int) { return p.height, p.width }
+
+// Pixels stacks preprocessed images [3,H,W] into a model's input [B,3,H,W].
+func (p *Preprocessor) Pixels(images ...[]float32) *graph.Tensor {
+	data := make([]float32, 0, len(images)*3*p.height*p.width)
+	for _, img := range images {
+		data = append(data, img...)
+	}
+	return graph.NewTensor(data, int64(len(images)), 3, int64(p.height), int64(p.width))
+}
 
 // Apply returns the tower's input [3,H,W].
 func (p *Preprocessor) Apply(img image.Image) []float32 {

@@ -57,15 +57,6 @@ func (t *Tower) PatchSize() int {
 	return t.height / grid
 }
 
-// Pixels stacks preprocessed images [3,H,W] into the tower's input [B,3,H,W].
-func (t *Tower) Pixels(images ...[]float32) *graph.Tensor {
-	data := make([]float32, 0, len(images)*3*t.height*t.width)
-	for _, img := range images {
-		data = append(data, img...)
-	}
-	return graph.NewTensor(data, int64(len(images)), 3, int64(t.height), int64(t.width))
-}
-
 // Tokens computes what the image tower holds where prompts enter: [B,3,H,W] to [B,N,D].
 func (t *Tower) Tokens(ctx context.Context, pixels *graph.Tensor) (*graph.Tensor, error) {
 	t.mu.Lock()
