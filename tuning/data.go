@@ -12,10 +12,11 @@ import (
 	"github.com/foretoken/foretoken/vision"
 )
 
-// Sample is one labelled image.
+// Sample is one labelled image. Its class may be another number than its item's.
 type Sample struct {
 	ID    string // the image's SHA-256: views are drawn by it
 	Class int    // index into Data.Classes
+	Item  dataset.Item
 	Image func(ctx context.Context) (image.Image, error)
 }
 
@@ -38,7 +39,7 @@ func LoadData(objs storage.Objects, v *dataset.Version, s dataset.Selection) *Da
 	}
 	sample := func(i int) Sample {
 		it := v.Items[i]
-		return Sample{ID: it.SHA256, Class: it.Class, Image: func(ctx context.Context) (image.Image, error) {
+		return Sample{ID: it.SHA256, Class: it.Class, Item: it, Image: func(ctx context.Context) (image.Image, error) {
 			return readImage(ctx, objs, it)
 		}}
 	}

@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/foretoken/foretoken/dataset"
 	"github.com/foretoken/foretoken/internal/errs"
 	"github.com/foretoken/foretoken/internal/jobs"
 	"github.com/foretoken/foretoken/storage"
@@ -49,14 +48,14 @@ type Service struct {
 
 	queue *jobs.Queue
 	mu    sync.Mutex
-	warm  map[string]*warm // runs whose tuner is in memory
+	warm  map[string]*warm // runs whose trainer is in memory
 }
 
-// warm is a run's tuner after the slices done so far.
+// warm is a run's trainer after the slices done so far.
 type warm struct {
-	slice int // that follows
-	tuner *tuning.Tuner
-	data  *data
+	slice   int // that follows
+	spec    Spec
+	trainer Trainer
 }
 
 // Open prepares the service's queue. The exported fields must be set.
@@ -158,42 +157,6 @@ func (s *Service) event(ctx context.Context, id, kind string, data any) error {
 func newEvent(kind string, data any) (storage.RunEvent, error) {
 	b, err := json.Marshal(data)
 	return storage.RunEvent{Kind: kind, Data: b, At: time.Now()}, err
-}
-
-// data is what a run learns from and is scored on.
-type data struct {
-	spec  Spec
-	model *tuning.Model
-	train *tuning.Data // what is tuned on: all classes, or the base half
-	novel *tuning.Data // the other half; nil where all are tuned on
-}
-
-func (s *Service) load(ctx context.Context, r storage.Run) (*data, error) {
-	d := &data{}
-	if err := json.Unmarshal(r.Spec, &d.spec); err != nil {
-		return nil, errs.New(errs.Invalid, "run %s: spec: %w", r.ID, err)
-	}
-	var err error
-	if d.model, err = s.Models.Get(ctx, d.spec.Bundle); err != nil {
-		return nil, err
-	}
-	v, err := dataset.Load(ctx, s.Objects, d.spec.Dataset, d.spec.Version)
-	if err != nil {
-		return nil, err
-	}
-	selection := v.All()
-	if d.spec.Shots > 0 {
-		selection = v.FewShot(d.spec.Shots, d.spec.Seed)
-	}
-	all := tuning.LoadData(s.Objects, v, selection)
-	all.ShotsSeed = d.spec.Seed
-	d.train = all
-	if d.spec.HoldOut {
-		base, novel := v.Halves()
-		d.train, d.novel = all.Only(base), all.Only(novel)
-		d.train.Split = v.Keep(selection, base).Hash
-	}
-	return d, nil
 }
 
 // checkpointKey is where a slice's checkpoint goes. Two workers never write the same one.

@@ -298,11 +298,11 @@ func TestALateSliceChangesNothing(t *testing.T) {
 	s := newService(t)
 	s.SliceSteps = 1
 	r := create(t, s, spec(t, "coop", 3))
-	late, err := s.tuner(t.Context(), r) // takes slice 0, and sleeps
+	late, err := s.trainer(t.Context(), r) // takes slice 0, and sleeps
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.train(t.Context(), r, late.tuner); err != nil {
+	if err := s.train(t.Context(), r, late.trainer); err != nil {
 		t.Fatal(err)
 	}
 	s.mu.Lock()

@@ -67,25 +67,25 @@ func (s *Service) attempt(ctx context.Context, r storage.Run) (err error) {
 			err = errs.New(errs.Internal, "run %s: panic: %v\n%s", r.ID, p, debug.Stack())
 		}
 	}()
-	w, err := s.tuner(ctx, r)
+	w, err := s.trainer(ctx, r)
 	if err != nil {
 		return err
 	}
-	if err := s.event(ctx, r.ID, "state", stateEvent{State: storage.Running, Step: w.tuner.Step()}); err != nil {
+	if err := s.event(ctx, r.ID, "state", stateEvent{State: storage.Running, Step: w.trainer.Step()}); err != nil {
 		return err
 	}
-	if err := s.train(ctx, r, w.tuner); err != nil {
+	if err := s.train(ctx, r, w.trainer); err != nil {
 		return err
 	}
-	if w.tuner.Done() {
+	if w.trainer.Done() {
 		return s.finish(ctx, r, w)
 	}
 	return s.save(ctx, r, w)
 }
 
-// tuner returns the run's tuner as the last slice left it: warm from memory, else restored from
-// the checkpoint.
-func (s *Service) tuner(ctx context.Context, r storage.Run) (*warm, error) {
+// trainer returns the run's trainer as the last slice left it: warm from memory, else restored
+// from the checkpoint.
+func (s *Service) trainer(ctx context.Context, r storage.Run) (*warm, error) {
 	s.mu.Lock()
 	w := s.warm[r.ID]
 	s.mu.Unlock()
@@ -93,11 +93,11 @@ func (s *Service) tuner(ctx context.Context, r storage.Run) (*warm, error) {
 		return w, nil
 	}
 	s.forget(r.ID)
-	d, err := s.load(ctx, r)
-	if err != nil {
-		return nil, err
+	w = &warm{slice: r.Slice}
+	if err := json.Unmarshal(r.Spec, &w.spec); err != nil {
+		return nil, errs.New(errs.Invalid, "run %s: spec: %w", r.ID, err)
 	}
-	t, err := tuning.NewTuner(ctx, d.model, d.spec.Recipe, d.train)
+	t, err := s.newTrainer(ctx, w.spec)
 	if err != nil {
 		return nil, err
 	}
@@ -107,14 +107,14 @@ func (s *Service) tuner(ctx context.Context, r storage.Run) (*warm, error) {
 			return nil, err
 		}
 	}
-	w = &warm{slice: r.Slice, tuner: t, data: d}
+	w.trainer = t
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.warm[r.ID] = w
 	return w, nil
 }
 
-func (s *Service) restore(ctx context.Context, t *tuning.Tuner, key string) error {
+func (s *Service) restore(ctx context.Context, t Trainer, key string) error {
 	body, _, err := s.Objects.Get(ctx, key)
 	if err != nil {
 		return err
@@ -127,12 +127,12 @@ func (s *Service) restore(ctx context.Context, t *tuning.Tuner, key string) erro
 	return t.Restore(b)
 }
 
-// forget drops a run's tuner from memory.
+// forget drops a run's trainer from memory.
 func (s *Service) forget(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if w := s.warm[id]; w != nil {
-		w.tuner.Close()
+		w.trainer.Close()
 		delete(s.warm, id)
 	}
 }
@@ -147,7 +147,7 @@ type stepEvent struct {
 }
 
 // train does steps, at least one, until the slice's time or steps are up or all are done.
-func (s *Service) train(ctx context.Context, r storage.Run, t *tuning.Tuner) error {
+func (s *Service) train(ctx context.Context, r storage.Run, t Trainer) error {
 	start, first := time.Now(), t.Step()
 	var told time.Time
 	for !t.Done() && (t.Step() == first || time.Since(start) < s.Slice && (s.SliceSteps == 0 || t.Step()-first < s.SliceSteps)) {
@@ -173,7 +173,7 @@ func (s *Service) train(ctx context.Context, r storage.Run, t *tuning.Tuner) err
 // save stores the checkpoint, then commits the slice and enqueues the next one in one
 // transaction, then deletes the checkpoint before.
 func (s *Service) save(ctx context.Context, r storage.Run, w *warm) error {
-	b, err := w.tuner.Checkpoint()
+	b, err := w.trainer.Checkpoint()
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (s *Service) save(ctx context.Context, r storage.Run, w *warm) error {
 	if _, err := s.Objects.Put(ctx, key, bytes.NewReader(b), int64(len(b)), storage.PutOptions{}); err != nil {
 		return err
 	}
-	result := storage.SliceResult{State: storage.Running, Step: w.tuner.Step(), Steps: w.tuner.Steps(), Checkpoint: key}
+	result := storage.SliceResult{State: storage.Running, Step: w.trainer.Step(), Steps: w.trainer.Steps(), Checkpoint: key}
 	committed, err := s.commit(ctx, r, result, func(tx *sql.Tx) error {
 		return s.queue.Enqueue(ctx, tx, jobs.Slice{Run: r.ID, Number: r.Slice + 1})
 	})
@@ -228,16 +228,10 @@ func (s *Service) eventTx(ctx context.Context, tx *sql.Tx, id string, data state
 	return s.Catalog.AddEventsTx(ctx, tx, id, e)
 }
 
-// Metrics are a run's scores.
-type Metrics struct {
-	ZeroShot *tuning.Evaluation `json:"zero_shot"`
-	Tuned    *tuning.Evaluation `json:"tuned,omitempty"`
-}
-
 // finish scores the prompt, stores its file, and names it in the transaction that ends the run.
 func (s *Service) finish(ctx context.Context, r storage.Run, w *warm) error {
 	defer s.forget(r.ID)
-	metrics, p, err := s.score(ctx, w)
+	p, metrics, err := w.trainer.Finish(ctx)
 	if err != nil {
 		return err
 	}
@@ -245,10 +239,11 @@ func (s *Service) finish(ctx context.Context, r storage.Run, w *warm) error {
 	if err != nil {
 		return err
 	}
-	result := storage.SliceResult{State: storage.Done, Step: w.tuner.Step(), Steps: w.tuner.Steps(), Metrics: b}
-	end := stateEvent{State: storage.Done, Step: w.tuner.Step(), Metric: b}
+	result := storage.SliceResult{State: storage.Done, Step: w.trainer.Step(), Steps: w.trainer.Steps(), Metrics: b}
+	end := stateEvent{State: storage.Done, Step: w.trainer.Step(), Metric: b}
 	var row storage.Prompt
-	if w.tuner.Recipe.Method != tuning.ZeroShot {
+	if p != nil {
+		p.Card.Tool = s.Tool
 		if row, err = s.storePrompt(ctx, r, w, p); err != nil {
 			return err
 		}
@@ -268,58 +263,6 @@ func (s *Service) finish(ctx context.Context, r storage.Run, w *warm) error {
 	return s.Objects.Delete(ctx, r.Checkpoint)
 }
 
-// score evaluates the frozen model and the prompt on the test images, and fills the card.
-func (s *Service) score(ctx context.Context, w *warm) (*Metrics, *prompt.Prompt, error) {
-	p, err := w.tuner.Prompt()
-	if err != nil {
-		return nil, nil, err
-	}
-	templates := w.tuner.Recipe.Templates
-	base := w.data.model.NewEvaluator(w.data.train)
-	m := &Metrics{}
-	if m.ZeroShot, err = base.Score(ctx, nil, templates); err != nil {
-		return nil, nil, err
-	}
-	tuned := w.tuner.Recipe.Method != tuning.ZeroShot
-	if tuned {
-		if m.Tuned, err = base.Score(ctx, p, templates); err != nil {
-			return nil, nil, err
-		}
-	}
-	if w.data.novel != nil {
-		novel := w.data.model.NewEvaluator(w.data.novel)
-		if err := addNovel(ctx, novel, nil, templates, m.ZeroShot); err != nil {
-			return nil, nil, err
-		}
-		if tuned && p.Tensors["head.weight"] == nil && !p.Card.ClassSpecific {
-			if err := addNovel(ctx, novel, p, templates, m.Tuned); err != nil {
-				return nil, nil, err
-			}
-		}
-	}
-	p.Card.Tool = s.Tool
-	p.Card.Metrics.ZeroShot = &m.ZeroShot.Score
-	if tuned {
-		p.Card.Metrics.Tuned = &m.Tuned.Score
-	}
-	return m, p, nil
-}
-
-// addNovel scores the classes that were held out, and the harmonic mean of both.
-func addNovel(ctx context.Context, e *tuning.Evaluator, p *prompt.Prompt, templates []string, score *tuning.Evaluation) error {
-	novel, err := e.Score(ctx, p, templates)
-	if err != nil {
-		return err
-	}
-	base := score.Accuracy
-	mean := 0.0
-	if base+novel.Accuracy > 0 {
-		mean = 2 * base * novel.Accuracy / (base + novel.Accuracy)
-	}
-	score.Base, score.Novel, score.HarmonicMean = &base, &novel.Accuracy, &mean
-	return nil
-}
-
 // storePrompt stores the file under its digest, and returns the row that will name it.
 func (s *Service) storePrompt(ctx context.Context, r storage.Run, w *warm, p *prompt.Prompt) (storage.Prompt, error) {
 	var file bytes.Buffer
@@ -335,8 +278,8 @@ func (s *Service) storePrompt(ctx context.Context, r storage.Run, w *warm, p *pr
 		return storage.Prompt{}, err
 	}
 	row := storage.Prompt{
-		Name: w.data.spec.Prompt, Digest: digest, Bundle: w.data.spec.Bundle, Run: r.ID,
-		Object: fmt.Sprintf("prompts/%s/%s.safetensors", w.data.spec.Prompt, digest), Size: int64(file.Len()), Card: card, Created: time.Now(),
+		Name: w.spec.Prompt, Digest: digest, Bundle: w.spec.Bundle, Run: r.ID,
+		Object: fmt.Sprintf("prompts/%s/%s.safetensors", w.spec.Prompt, digest), Size: int64(file.Len()), Card: card, Created: time.Now(),
 	}
 	_, err = s.Objects.Put(ctx, row.Object, &file, row.Size, storage.PutOptions{ContentType: "application/octet-stream"})
 	return row, err
