@@ -35,6 +35,9 @@ type Objects interface {
 	Stat(ctx context.Context, key string) (ObjectInfo, error)
 	// List yields the objects whose keys begin with prefix, in the order of their keys.
 	List(ctx context.Context, prefix string) iter.Seq2[ObjectInfo, error]
+	// Share returns an address at which anybody who has it can read the object until the time is up,
+	// one second to seven days.
+	Share(ctx context.Context, key string, during time.Duration) (string, error)
 	// Delete removes objects; one that is not there is no error.
 	Delete(ctx context.Context, keys ...string) error
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,6 +55,7 @@ func TestObjects(t *testing.T) {
 			"deleting is final and can repeat":       remove,
 			"an upload that breaks off is not there": brokenUpload,
 			"many writers do not mix":                concurrent,
+			"a shared address is enough to read":     share,
 		} {
 			t.Run(name+"/"+what, func(t *testing.T) { test(t, objs, prefix+strings.ReplaceAll(what, " ", "-")+"/") })
 		}
@@ -106,6 +108,33 @@ func putAndGet(t *testing.T, objs Objects, prefix string) {
 				t.Errorf("Stat: %+v, %v", stat, err)
 			}
 		}
+	}
+}
+
+func share(t *testing.T, objs Objects, prefix string) {
+	want := randomBytes(1000)
+	put(t, objs, prefix+"a picture.png", want, 1000)
+	ask := func(change func(string) string) (int, []byte) {
+		u, err := objs.Share(t.Context(), prefix+"a picture.png", time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := http.Get(change(u))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		b, err := io.ReadAll(answer.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer.StatusCode, b
+	}
+	if status, b := ask(func(u string) string { return u }); status != http.StatusOK || !bytes.Equal(b, want) {
+		t.Errorf("%d, %d bytes", status, len(b))
+	}
+	if status, _ := ask(func(u string) string { return strings.Replace(u, "picture", "pictures", 1) }); status != http.StatusForbidden {
+		t.Errorf("the address of another object: %d", status)
 	}
 }
 

@@ -202,6 +202,14 @@ func (s *s3) List(ctx context.Context, prefix string) iter.Seq2[ObjectInfo, erro
 	}
 }
 
+func (s *s3) Share(ctx context.Context, key string, during time.Duration) (string, error) {
+	u, err := s.client.PresignedGetObject(ctx, s.bucket, key, during, nil)
+	if err != nil {
+		return "", s.wrap("sharing", key, err)
+	}
+	return u.String(), nil
+}
+
 func (s *s3) Delete(ctx context.Context, keys ...string) error {
 	for _, key := range keys {
 		if err := s.client.RemoveObject(ctx, s.bucket, key, minio.RemoveObjectOptions{}); err != nil && s3Kind(err) != errs.NotFound {
