@@ -268,3 +268,34 @@ func (g *Graph) Constants() func(func(*Value) bool) {
 		}
 	}
 }
+
+// Feed makes what reads the named input read v instead, and drops the input: behind [Merge], one graph's
+// output becomes another's input. v has to be of the input's type, and to be defined ahead of the input's readers.
+func (g *Graph) Feed(input string, v *Value) error {
+	in := g.Input(input)
+	switch {
+	case in == nil:
+		return errs.New(errs.Invalid, "the graph has no input %q (it has %s)", input, names(g.Inputs))
+	case in.Type != v.Type:
+		return errs.New(errs.Invalid, "input %q is %s; %q, which it is to be, is %s", input, in.Type, v.Name, v.Type)
+	}
+	from := g.position(v) + 1
+	for _, n := range g.Nodes[:from] {
+		if slices.Contains(n.reads(), in) {
+			return errs.New(errs.Invalid, "node %q (%s) reads input %q ahead of %q, which it is to be", n.Name, n.Op, input, v.Name)
+		}
+	}
+	g.replaceUses(in, v, from)
+	g.Inputs = slices.DeleteFunc(g.Inputs, func(x *Value) bool { return x == in })
+	return nil
+}
+
+// Value finds any value by name, an inner one too; nil when there is none.
+func (g *Graph) Value(name string) *Value {
+	for v := range g.values() {
+		if v.Name == name {
+			return v
+		}
+	}
+	return nil
+}

@@ -2,10 +2,12 @@ package graph_test
 
 import (
 	"maps"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/foretoken/foretoken/graph"
+	"github.com/foretoken/foretoken/graph/interp"
 	"github.com/foretoken/foretoken/internal/errs"
 	"github.com/foretoken/foretoken/internal/rng"
 )
@@ -115,5 +117,105 @@ func TestTheLogitScaleIsFoundOnTheWayToAnOutput(t *testing.T) {
 				t.Error("an output that is not there has a factor")
 			}
 		})
+	}
+}
+
+func TestAnOutputFeedsAnotherGraphsInput(t *testing.T) {
+	double := graph.New()
+	square := graph.New()
+	four := graph.Shape{graph.Known(4)}
+	err := double.Build(func(b *graph.Builder) {
+		x := b.Input("x", graph.Float, four)
+		b.Output("y", b.Add(x, x))
+	})
+	if err == nil {
+		err = square.Build(func(b *graph.Builder) {
+			x := b.Input("z", graph.Float, four)
+			b.Output("y", b.Mul(x, x))
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := graph.Merge(double, square)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Feed("z", g.Outputs[0]); err != nil {
+		t.Fatal(err)
+	}
+	g.Outputs = g.Outputs[1:]
+	if err := g.Check(); err != nil || len(g.Inputs) != 1 {
+		t.Fatalf("%d inputs are left: %v", len(g.Inputs), err)
+	}
+	out, err := interp.Run(g, map[string]*graph.Tensor{"x": graph.NewTensor([]float32{1, 2, 3, 4}, 4)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := graph.Values[float32](out[g.Outputs[0].Name])
+	if err != nil || !slices.Equal(got, []float32{4, 16, 36, 64}) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if g.Value(g.Outputs[0].Name) != g.Outputs[0] || g.Value("nothing") != nil {
+		t.Error("values are not found by name")
+	}
+	if err := g.Feed("w", g.Outputs[0]); errs.Of(err) != errs.Invalid {
+		t.Errorf("an input that is not there: %v", err)
+	}
+	if err := g.Feed("x", g.Outputs[0]); errs.Of(err) != errs.Invalid {
+		t.Errorf("an input of what it is to be made of: %v", err)
+	}
+}
+
+func TestRecomputingWantsToKnowExtents(t *testing.T) {
+	g := graph.New()
+	err := g.Build(func(b *graph.Builder) {
+		x := b.Input("x", graph.Float, graph.Shape{graph.Sym("n")})
+		y := b.Output("y", b.Sum(b.Op("Tanh", nil, x), false, 0))
+		b.Output("dx", b.Gradient([]*graph.Value{y}, nil, []*graph.Value{x})[0])
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Recompute(3, 0); errs.Of(err) != errs.Unsupported {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestRecomputingKeepsWithinTheBudget changes nothing where what is kept is little.
+func TestRecomputingKeepsWithinTheBudget(t *testing.T) {
+	chain := func() *graph.Graph {
+		g := graph.New()
+		err := g.Build(func(b *graph.Builder) {
+			x := b.Input("x", graph.Float, graph.Shape{graph.Known(1000)})
+			y := x
+			for range 32 {
+				y = b.Op("Tanh", nil, y)
+			}
+			y = b.Sum(y, false, 0)
+			b.Output("y", y)
+			b.Output("dx", b.Gradient([]*graph.Value{y}, nil, []*graph.Value{x})[0])
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	const forward = 34
+	g := chain()
+	nodes := len(g.Nodes)
+	if err := g.Recompute(forward, 1<<20); err != nil || len(g.Nodes) != nodes {
+		t.Errorf("%d nodes became %d: %v", nodes, len(g.Nodes), err)
+	}
+	before, err := g.Cost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Recompute(forward, 1<<10); err != nil || len(g.Nodes) == nodes {
+		t.Fatalf("%d nodes became %d: %v", nodes, len(g.Nodes), err)
+	}
+	after, err := g.Cost()
+	if err != nil || after.Peak > before.Peak/2 {
+		t.Errorf("%d bytes were held at once, now %d: %v", before.Peak, after.Peak, err)
 	}
 }
