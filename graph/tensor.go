@@ -50,6 +50,27 @@ func NewTensorBytes(t DataType, data []byte, dims ...int64) (*Tensor, error) {
 	return &Tensor{Type: t, Dims: dims, data: data}, nil
 }
 
+// Integers makes a tensor of the type that a graph takes ids, masks and places in: int64, int32, bool or floats.
+func Integers(values []int64, as DataType, dims ...int64) *Tensor {
+	switch as {
+	case Int32:
+		return NewTensor(integersAs(values, func(v int64) int32 { return int32(v) }), dims...)
+	case Bool:
+		return NewTensor(integersAs(values, func(v int64) bool { return v != 0 }), dims...)
+	case Float:
+		return NewTensor(integersAs(values, func(v int64) float32 { return float32(v) }), dims...)
+	}
+	return NewTensor(values, dims...)
+}
+
+func integersAs[T any](values []int64, f func(int64) T) []T {
+	out := make([]T, len(values))
+	for i, v := range values {
+		out[i] = f(v)
+	}
+	return out
+}
+
 // Len is the number of elements.
 func (t *Tensor) Len() int64 { return Count(t.Dims) }
 

@@ -164,7 +164,7 @@ func (t *Tower) Feeds(ids *graph.Tensor) (map[string]*graph.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := map[string]*graph.Tensor{t.Info.IDs.Name: integers(values, t.Info.IDs.Type, ids.Dims)}
+	in := map[string]*graph.Tensor{t.Info.IDs.Name: graph.Integers(values, t.Info.IDs.Type, ids.Dims...)}
 	if t.Info.Mask == nil {
 		return in, nil
 	}
@@ -178,27 +178,8 @@ func (t *Tower) Feeds(ids *graph.Tensor) (map[string]*graph.Tensor, error) {
 			}
 		}
 	}
-	in[t.Info.Mask.Name] = integers(mask, t.Info.Mask.Type, ids.Dims)
+	in[t.Info.Mask.Name] = graph.Integers(mask, t.Info.Mask.Type, ids.Dims...)
 	return in, nil
-}
-
-// integers makes a tensor of int64, int32 or bool, as graphs take ids and masks.
-func integers(values []int64, as graph.DataType, dims []int64) *graph.Tensor {
-	switch as {
-	case graph.Int32:
-		return graph.NewTensor(convert(values, func(v int64) int32 { return int32(v) }), dims...)
-	case graph.Bool:
-		return graph.NewTensor(convert(values, func(v int64) bool { return v != 0 }), dims...)
-	}
-	return graph.NewTensor(values, dims...)
-}
-
-func convert[T any](values []int64, f func(int64) T) []T {
-	out := make([]T, len(values))
-	for i, v := range values {
-		out[i] = f(v)
-	}
-	return out
 }
 
 // session returns the session for context of the layers' shape.

@@ -3,7 +3,6 @@ package tuning
 import (
 	"bytes"
 	"embed"
-	"maps"
 	"path"
 	"slices"
 
@@ -31,6 +30,8 @@ type Recipe struct {
 	Templates []string  `yaml:"templates" json:"templates"`
 	Context   Context   `yaml:"context" json:"context,omitzero"`
 	Visual    Visual    `yaml:"visual" json:"visual,omitzero"`
+	Prefix    Prefix    `yaml:"prefix" json:"prefix,omitzero"`
+	Caption   Caption   `yaml:"caption" json:"caption,omitzero"`
 	Optimizer Optimizer `yaml:"optimizer" json:"optimizer,omitzero"`
 	Schedule  Schedule  `yaml:"schedule" json:"schedule,omitzero"`
 	Batch     int       `yaml:"batch" json:"batch,omitempty"` // images a step
@@ -117,9 +118,12 @@ type bound struct {
 }
 
 func (r *Recipe) check() error {
-	methods := []string{ZeroShot, LinearProbe, CoOp, VPT, MaPLe}
+	methods := append([]string{ZeroShot, LinearProbe, CoOp, VPT, MaPLe}, captionMethods...)
 	if !slices.Contains(methods, r.Method) {
 		return errs.New(errs.Invalid, "recipe %q: method %q is not one of %q", r.Name, r.Method, methods)
+	}
+	if r.Captions() {
+		return r.checkCaptions()
 	}
 	if len(r.Templates) == 0 {
 		return errs.New(errs.Invalid, "recipe %q: templates is empty: give at least one, such as \"a photo of a {}.\"", r.Name)
@@ -127,16 +131,11 @@ func (r *Recipe) check() error {
 	if r.Method == LinearProbe && len(r.WeightDecays) == 0 {
 		return errs.New(errs.Invalid, "recipe %q: weight_decays is empty", r.Name)
 	}
-	for _, b := range r.bounds() {
-		if !(b.value >= b.least && b.value <= b.most) {
-			return errs.New(errs.Invalid, "recipe %q: %s is %g, must be %g to %g", r.Name, b.key, b.value, b.least, b.most)
-		}
+	if err := r.within(r.bounds()); err != nil {
+		return err
 	}
-	if r.gradient() && r.Optimizer.Name != "sgd" && r.Optimizer.Name != "adamw" {
-		return errs.New(errs.Invalid, "recipe %q: optimizer.name %q is neither sgd nor adamw", r.Name, r.Optimizer.Name)
-	}
-	if !slices.Contains([]string{"", "constant", "linear"}, r.Schedule.Warmup) {
-		return errs.New(errs.Invalid, "recipe %q: schedule.warmup %q is neither constant nor linear", r.Name, r.Schedule.Warmup)
+	if err := r.checkDescent(r.gradient()); err != nil {
+		return err
 	}
 	if r.Context.ClassSpecific && r.Context.Depth > 1 {
 		return errs.New(errs.Invalid, "recipe %q: context.class_specific goes with context.depth 1 alone, it is %d", r.Name, r.Context.Depth)
@@ -147,6 +146,40 @@ func (r *Recipe) check() error {
 	return nil
 }
 
+// within checks a recipe's numbers.
+func (r *Recipe) within(bounds []bound) error {
+	for _, b := range bounds {
+		if !(b.value >= b.least && b.value <= b.most) {
+			return errs.New(errs.Invalid, "recipe %q: %s is %g, must be %g to %g", r.Name, b.key, b.value, b.least, b.most)
+		}
+	}
+	return nil
+}
+
+// checkDescent checks what steps along a gradient go by; a method without them needs no optimiser.
+func (r *Recipe) checkDescent(gradient bool) error {
+	if gradient && r.Optimizer.Name != "sgd" && r.Optimizer.Name != "adamw" {
+		return errs.New(errs.Invalid, "recipe %q: optimizer.name %q is neither sgd nor adamw", r.Name, r.Optimizer.Name)
+	}
+	if !slices.Contains([]string{"", "constant", "linear"}, r.Schedule.Warmup) {
+		return errs.New(errs.Invalid, "recipe %q: schedule.warmup %q is neither constant nor linear", r.Name, r.Schedule.Warmup)
+	}
+	return nil
+}
+
+// descentBounds are those of every method that learns by steps along a gradient.
+func (r *Recipe) descentBounds() []bound {
+	return []bound{
+		{"batch", float64(r.Batch), 1, 4096},
+		{"views", float64(r.Views), 1, 1000},
+		{"schedule.epochs", float64(r.Schedule.Epochs), 1, 100_000},
+		{"schedule.warmup_epochs", float64(r.Schedule.WarmupEpochs), 0, float64(r.Schedule.Epochs - 1)},
+		{"optimizer.learning_rate", r.Optimizer.LearningRate, 0, 1e4},
+		{"optimizer.momentum", r.Optimizer.Momentum, 0, 1},
+		{"optimizer.weight_decay", r.Optimizer.WeightDecay, 0, 10},
+	}
+}
+
 func (r *Recipe) bounds() []bound {
 	var bs []bound
 	for _, decay := range r.WeightDecays {
@@ -155,11 +188,7 @@ func (r *Recipe) bounds() []bound {
 	if !r.gradient() {
 		return bs
 	}
-	bs = append(bs, bound{"batch", float64(r.Batch), 1, 4096}, bound{"views", float64(r.Views), 1, 1000},
-		bound{"schedule.epochs", float64(r.Schedule.Epochs), 1, 100_000},
-		bound{"schedule.warmup_epochs", float64(r.Schedule.WarmupEpochs), 0, float64(r.Schedule.Epochs - 1)},
-		bound{"optimizer.learning_rate", r.Optimizer.LearningRate, 0, 1e4},
-		bound{"optimizer.momentum", r.Optimizer.Momentum, 0, 1}, bound{"optimizer.weight_decay", r.Optimizer.WeightDecay, 0, 10})
+	bs = append(bs, r.descentBounds()...)
 	if r.learnsContext() {
 		bs = append(bs, bound{"context.tokens", float64(r.Context.Tokens), 1, 256}, bound{"context.depth", float64(r.Context.Depth), 1, 1000})
 	}
@@ -182,6 +211,9 @@ func (r *Recipe) Resolve(m *Model, shots int) (*Recipe, error) {
 	if err := r.check(); err != nil {
 		return nil, err
 	}
+	if r.Captions() {
+		return nil, errs.New(errs.Invalid, "recipe %q: %s learns what a captioner says, bundle %s is a pair of towers: use a bundle with a decoder, or another recipe", r.Name, r.Method, m.Bundle.Name)
+	}
 	c := *r
 	c.Context.Depth = min(c.Context.Depth, m.Texts.Depth())
 	c.Visual.Depth = min(c.Visual.Depth, m.Images.Depth())
@@ -195,12 +227,6 @@ func (r *Recipe) Resolve(m *Model, shots int) (*Recipe, error) {
 	if !c.learnsVisual() {
 		c.Visual = Visual{}
 	}
-	for _, most := range slices.Sorted(maps.Keys(c.Schedule.EpochsByShots)) {
-		if shots <= most {
-			c.Schedule.Epochs = c.Schedule.EpochsByShots[most]
-			break
-		}
-	}
-	c.Schedule.EpochsByShots = nil
+	c.Schedule = c.Schedule.forShots(shots)
 	return &c, nil
 }
