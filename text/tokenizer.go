@@ -12,6 +12,8 @@ import (
 type Tokenizer struct {
 	*tokenizer.Tokenizer
 	before, after []int64 // the special tokens around a text
+	pad           *int64  // of a tokenizer_config.json
+	window        int     // the same file's longest text, 0 where it has no limit
 }
 
 // LoadTokenizer reads a tokenizer.json. A component that is not known is refused by name, and
@@ -21,11 +23,35 @@ func LoadTokenizer(path string) (*Tokenizer, error) {
 	if err != nil {
 		return nil, err
 	}
+	return wrap(t, path)
+}
+
+// wrap refuses a tokenizer that puts no token behind a text.
+func wrap(t *tokenizer.Tokenizer, path string) (*Tokenizer, error) {
 	before, after := t.Around()
 	if len(after) == 0 {
 		return nil, errs.New(errs.Unsupported, "tokenizer %s: its post-processor puts no token behind a text", path)
 	}
-	return &Tokenizer{t, before, after}, nil
+	return &Tokenizer{Tokenizer: t, before: before, after: after}, nil
+}
+
+// Window is the longest text that a tokenizer_config.json allows, with the tokens that open and close
+// it; 0 where it does not say.
+func (t *Tokenizer) Window() int { return t.window }
+
+// idOf is the id of a special token, nil for no token.
+func (t *Tokenizer) idOf(token string) (*int64, error) {
+	if token == "" {
+		return nil, nil
+	}
+	ids, err := t.Tokens(token)
+	if err != nil {
+		return nil, err
+	}
+	if len(ids) != 1 {
+		return nil, errs.New(errs.Invalid, "%q is %d tokens", token, len(ids))
+	}
+	return &ids[0], nil
 }
 
 // Start is the id that opens a text; the end's, where nothing opens it.
@@ -41,6 +67,9 @@ func (t *Tokenizer) End() int64 { return t.after[0] }
 
 // Pad is the id that fills up shorter texts: the file's, else the end's.
 func (t *Tokenizer) Pad() int64 {
+	if t.pad != nil {
+		return *t.pad
+	}
 	if id, ok := t.PadID(); ok {
 		return id
 	}
@@ -63,11 +92,11 @@ func (t *Tokenizer) Encode(text string, window int) ([]int64, error) {
 	if room := max(0, window-len(t.before)-len(t.after)); window > 0 && len(ids) > room {
 		ids = ids[:room]
 	}
-	return t.frame(ids), nil
+	return t.Frame(ids), nil
 }
 
-// frame puts the tokens around ids that open and close a text.
-func (t *Tokenizer) frame(ids []int64) []int64 { return slices.Concat(t.before, ids, t.after) }
+// Frame puts the tokens around ids that open and close a text.
+func (t *Tokenizer) Frame(ids []int64) []int64 { return slices.Concat(t.before, ids, t.after) }
 
 // Tokens returns the text's ids without those that open and close it.
 func (t *Tokenizer) Tokens(text string) ([]int64, error) {

@@ -222,7 +222,7 @@ func (t *Tower) ContextIDs(names []string, m int) (*graph.Tensor, error) {
 		if err != nil {
 			return nil, err
 		}
-		row := t.frame(tokens)
+		row := t.Frame(tokens)
 		if start > len(row)-1 {
 			return nil, errs.New(errs.Invalid, "context begins at place %d (text.start in foretoken.yaml), the class name %q has %d tokens", start, name, len(row))
 		}
