@@ -275,3 +275,12 @@ func randomCrop(w, h int, r *rand.Rand) image.Rectangle {
 	side := min(w, h)
 	return image.Rect((w-side)/2, (h-side)/2, (w+side)/2, (h+side)/2)
 }
+
+// Resize scales an image to exactly width by height with Pillow's Lanczos filter. One of that size is
+// copied.
+func Resize(img image.Image, width, height int) *image.NRGBA {
+	if b := img.Bounds(); b.Dx() == width && b.Dy() == height {
+		return imaging.Clone(img)
+	}
+	return imaging.Resize(img, width, height, imaging.Lanczos)
+}

@@ -296,3 +296,13 @@ func (c *Config) checkSolver() error {
 	}
 	return nil
 }
+
+// ShortName is what requests call a class.
+func ShortName(class string) string {
+	for short, long := range names {
+		if long == class {
+			return short
+		}
+	}
+	return class
+}
