@@ -8,17 +8,16 @@ Every file is compared with PyTorch before it is kept.
 import json, os, sys, time
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 import torch.nn.functional as F
-from onnx import TensorProto, helper, numpy_helper
 
+import half
 import text
 import tokens
 import vision
 
-SIDE, OPSET, HALF_FROM = tokens.SIDE, 17, 4096
+SIDE, OPSET = tokens.SIDE, 17
 
 
 class ImageTower(torch.nn.Module):
@@ -48,21 +47,6 @@ class TextTower(torch.nn.Module):
         return out.text_embeds, out.last_hidden_state
 
 
-def halve(path, wanted):
-    """Store large fp32 weights that `wanted` names as fp16, each behind a Cast to fp32."""
-    model = onnx.load(path)
-    casts = []
-    for i, w in enumerate(model.graph.initializer):
-        if w.data_type == TensorProto.FLOAT and np.prod(w.dims) >= HALF_FROM and wanted(w, model.graph):
-            half = numpy_helper.from_array(numpy_helper.to_array(w).astype(np.float16), w.name + "_fp16")
-            casts.append(helper.make_node("Cast", [half.name], [w.name], name=w.name + "_cast", to=TensorProto.FLOAT))
-            model.graph.initializer[i].CopyFrom(half)
-    for cast in reversed(casts):
-        model.graph.node.insert(0, cast)
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
-
-
 def feeds_convolution(w, graph):
     return any(n.op_type == "Conv" and w.name in n.input for n in graph.node)
 
@@ -71,7 +55,7 @@ def export(net, path, example, axes, wanted):
     key, names = list(axes)[0], ["image_embeds" if "pixel_values" in axes else "text_embeds", "last_hidden_state"]
     torch.onnx.export(net, (example,), path, input_names=[key], output_names=names, dynamic_axes={**axes, names[0]: {0: "batch"}, names[1]: axes[key]},
                       opset_version=OPSET, dynamo=False)
-    halve(path, wanted)
+    half.halve(path, wanted)
 
 
 def compare(net, path, inputs):
