@@ -274,7 +274,16 @@ func (b *Bundle) model(what, file string, files []string, override string, outpu
 
 // ImageTower finds the image tower in the bundle's graph, with what foretoken.yaml says of it.
 func (b *Bundle) ImageTower() (*graph.ImageTower, error) {
-	g, output, err := b.VisionModel()
+	return b.imageTower(b.VisionModel())
+}
+
+// Encoder finds a captioner's image encoder, with what foretoken.yaml says of it; it computes the first of the outputs that
+// there are, where foretoken.yaml names none.
+func (b *Bundle) Encoder(outputs ...string) (*graph.ImageTower, error) {
+	return b.imageTower(b.model("image encoder", b.EncoderFile(), append(inOnnx("encoder_model.onnx"), visionFiles...), b.Overrides.ImageOutput, outputs))
+}
+
+func (b *Bundle) imageTower(g *graph.Graph, output string, err error) (*graph.ImageTower, error) {
 	if err != nil {
 		return nil, err
 	}

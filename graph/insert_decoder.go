@@ -321,12 +321,13 @@ func (t *DecoderTower) countsPlaces(g *Graph, input *Value) bool {
 func (t *DecoderTower) keepOutputs(found []attentionLayer) {
 	given := func(o weighed) *Value {
 		for _, out := range t.Graph.Outputs {
-			v := out
-			for v.Def != nil && v.Def.Op == "Identity" {
-				v = v.Def.Inputs[0]
-			}
-			if slices.Contains(o.forms, v) || slices.Contains(o.forms, out) {
-				return out
+			for v := out; v != nil; v = copied(v.Def) {
+				if slices.Contains(o.forms, v) {
+					return out
+				}
+				if v.Def == nil {
+					break
+				}
 			}
 		}
 		return nil

@@ -54,6 +54,7 @@ var filterNames = map[int]string{0: "nearest", 1: "Lanczos", 2: "bilinear", 3: "
 var processors = map[string]struct{ crop bool }{
 	"": {true}, "CLIPImageProcessor": {true}, "CLIPFeatureExtractor": {true}, "CLIPImageProcessorFast": {true},
 	"SiglipImageProcessor": {false}, "ViTImageProcessor": {false}, "ViTFeatureExtractor": {false}, "BitImageProcessor": {true},
+	"SiglipImageProcessorFast": {false}, "ViTImageProcessorFast": {false}, "BlipImageProcessor": {false}, "BlipImageProcessorFast": {false},
 }
 
 // NewPreprocessor reads preprocessor_config.json. A processor that is not known is refused by name.

@@ -27,6 +27,15 @@ type Tower struct {
 // OpenTower reads the bundle's image tower and preprocessing. A tower that prompts can't enter
 // is refused with the reason.
 func OpenTower(b *bundle.Bundle, o ort.Options) (*Tower, error) {
+	return openTower(b, o, b.ImageTower)
+}
+
+// OpenEncoder is [OpenTower] for the image encoder of a captioner: the first of the outputs that it has.
+func OpenEncoder(b *bundle.Bundle, o ort.Options, outputs ...string) (*Tower, error) {
+	return openTower(b, o, func() (*graph.ImageTower, error) { return b.Encoder(outputs...) })
+}
+
+func openTower(b *bundle.Bundle, o ort.Options, find func() (*graph.ImageTower, error)) (*Tower, error) {
 	config, err := os.ReadFile(b.Path("preprocessor_config.json"))
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "bundle %s: preprocessor_config.json is missing (looked in %s)", b.Name, b.Dir)
@@ -35,7 +44,7 @@ func OpenTower(b *bundle.Bundle, o ort.Options) (*Tower, error) {
 	if err != nil {
 		return nil, errs.New(errs.Of(err), "bundle %s: %w", b.Name, err)
 	}
-	info, err := b.ImageTower()
+	info, err := find()
 	if err != nil {
 		return nil, err
 	}

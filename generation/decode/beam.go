@@ -14,7 +14,8 @@ const farOff = float32(-1e9)
 // beam is a text under way or complete; tokens are those behind the opening.
 type beam struct {
 	tokens   []int64
-	score    float32 // sum of log-probabilities; of complete ones, over length^penalty
+	score    float32 // sum of log-probabilities as options change them; of complete ones, over length^penalty
+	likely   float64 // sum of log-probabilities as they are
 	complete bool
 }
 
@@ -51,11 +52,11 @@ type candidate struct {
 }
 
 func (b *beams) advance(logits []float32, vocabulary int) ([]int, []int64, error) {
-	scores, err := b.continuations(logits, vocabulary)
+	scores, likely, err := b.continuations(logits, vocabulary)
 	if err != nil {
 		return nil, nil, err
 	}
-	candidates := b.best(scores, vocabulary)
+	candidates := b.best(scores, likely, vocabulary)
 	b.keepComplete(candidates)
 	from := b.keepOpen(candidates)
 	if len(logits) == vocabulary { // the model had one row, the same for all
@@ -71,9 +72,10 @@ func (b *beams) advance(logits []float32, vocabulary int) ([]int, []int64, error
 	return from, tokens, nil
 }
 
-// continuations are the scores of each beam with each token behind it, [K*V].
-func (b *beams) continuations(logits []float32, vocabulary int) ([]float32, error) {
-	scores := make([]float32, 0, len(b.open)*vocabulary)
+// continuations are the scores of each beam with each token behind it, [K*V], and the tokens' log-probabilities as they
+// were before options changed them.
+func (b *beams) continuations(logits []float32, vocabulary int) (scores, likely []float32, err error) {
+	scores = make([]float32, 0, len(b.open)*vocabulary)
 	for i, o := range b.open {
 		row := logits[:vocabulary]
 		if len(logits) > vocabulary {
@@ -82,26 +84,27 @@ func (b *beams) continuations(logits []float32, vocabulary int) ([]float32, erro
 		scores = append(scores, row...)
 		own := scores[i*vocabulary:]
 		if slices.ContainsFunc(own, func(s float32) bool { return s != s }) && !b.Options.RemoveInvalid {
-			return nil, notNumbers
+			return nil, nil, notNumbers
 		}
 		logSoftmax(own)
+		likely = append(likely, own...)
 		b.scored(slices.Concat(b.Opening, o.tokens), own)
 		for j := range own {
 			own[j] += o.score
 		}
 	}
-	return scores, nil
+	return scores, likely, nil
 }
 
 // best are as many continuations that K of them go on even if all ends of each beam are among them.
-func (b *beams) best(scores []float32, vocabulary int) []candidate {
+func (b *beams) best(scores, likely []float32, vocabulary int) []candidate {
 	n := min(len(scores), max(2, 1+len(b.Options.Ends))*len(b.open))
 	kept := b.pick(scores, n)
 	all := make([]candidate, len(kept))
 	for i, at := range kept {
 		from, token := at/vocabulary, int64(at%vocabulary)
 		tokens := append(slices.Clone(b.open[from].tokens), token)
-		all[i] = candidate{beam: beam{tokens: tokens, score: scores[at]}, from: from, ends: b.ends(tokens) || b.stops(tokens)}
+		all[i] = candidate{beam: beam{tokens: tokens, score: scores[at], likely: b.open[from].likely + float64(likely[at])}, from: from, ends: b.ends(tokens) || b.stops(tokens)}
 	}
 	return all
 }
@@ -160,7 +163,7 @@ func (b *beams) keepComplete(candidates []candidate) {
 		if !ended {
 			score += farOff
 		}
-		merged, scores = append(merged, beam{c.tokens, score, ended}), append(scores, score)
+		merged, scores = append(merged, beam{c.tokens, score, c.likely, ended}), append(scores, score)
 	}
 	for i, at := range topK(scores, k) {
 		b.complete[i] = merged[at]
@@ -178,7 +181,7 @@ func (b *beams) keepOpen(candidates []candidate) []int {
 	}
 	from := make([]int, 0, len(b.open))
 	for i, at := range topK(scores, len(b.open)) {
-		b.open[i] = beam{tokens: candidates[at].tokens, score: scores[at]}
+		b.open[i] = beam{tokens: candidates[at].tokens, score: scores[at], likely: candidates[at].likely}
 		from = append(from, candidates[at].from)
 	}
 	return from
@@ -209,13 +212,13 @@ func (b *beams) penalty(length int) float32 {
 }
 
 func (b *beams) result() Result {
-	best := b.complete[0].tokens
+	best := b.complete[0]
 	w := newWriter(b.chooser)
-	for _, t := range best {
+	for _, t := range best.tokens {
 		if w.add(t); w.stopped {
 			break
 		}
 	}
 	w.end()
-	return b.finished(best, w)
+	return b.finished(best.tokens, best.likely, w)
 }

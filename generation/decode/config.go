@@ -3,9 +3,7 @@ package decode
 import (
 	"encoding/json"
 	"errors"
-	"io/fs"
 	"maps"
-	"os"
 	"slices"
 
 	"github.com/foretoken/foretoken/internal/errs"
@@ -22,16 +20,36 @@ type Config struct {
 	Ignored []string
 }
 
-// LoadConfig reads a generation_config.json; where there is none, the defaults are transformers'.
-func LoadConfig(path string) (*Config, error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return &Config{Options: Defaults()}, nil
+// ReadModelConfig makes of a config.json what transformers makes of it where there is no generation_config.json:
+// the keys that one has, and those of the decoder's own part that the whole lacks.
+func ReadModelConfig(data []byte) (*Config, error) {
+	var whole map[string]json.RawMessage
+	if err := json.Unmarshal(data, &whole); err != nil {
+		return nil, errs.New(errs.Invalid, "config.json: %w", err)
 	}
+	parts := []map[string]json.RawMessage{whole}
+	for _, name := range []string{"decoder", "text_config"} {
+		var part map[string]json.RawMessage
+		if err := json.Unmarshal(whole[name], &part); err == nil {
+			parts = append(parts, part)
+		}
+	}
+	known := (&Config{}).targets()
+	given := map[string]json.RawMessage{}
+	for _, part := range parts {
+		for key, value := range part {
+			_, honoured := known[key]
+			_, refused := refused[key]
+			if _, earlier := given[key]; (honoured || refused) && !earlier && string(value) != "null" {
+				given[key] = value
+			}
+		}
+	}
+	all, err := json.Marshal(given)
 	if err != nil {
 		return nil, err
 	}
-	return ReadConfig(data)
+	return ReadConfig(all)
 }
 
 // ReadConfig reads a generation_config.json. A key that says something that can't be done is refused by name, kind

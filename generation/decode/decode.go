@@ -51,6 +51,8 @@ type Result struct {
 	Text   string
 	Tokens []int64 // behind the opening, the end token among them
 	Finish Finish
+	// LogProb is the sum of the tokens' log-probabilities, as the model gives them and no option changes them.
+	LogProb float64
 }
 
 // search makes one text.
@@ -176,8 +178,8 @@ func (c *chooser) ends(ids []int64) bool {
 }
 
 // finished is the result of tokens and the text that was made of them.
-func (c *chooser) finished(tokens []int64, w *writer) Result {
-	r := Result{Text: w.text, Tokens: tokens, Finish: Cut}
+func (c *chooser) finished(tokens []int64, logProb float64, w *writer) Result {
+	r := Result{Text: w.text, Tokens: tokens, Finish: Cut, LogProb: logProb}
 	if w.stopped || len(tokens) > 0 && slices.Contains(c.Options.Ends, tokens[len(tokens)-1]) {
 		r.Finish = Stopped
 	}

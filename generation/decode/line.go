@@ -13,6 +13,7 @@ type line struct {
 	chooser
 	draw   *rand.Rand // nil: the likeliest
 	ids    []int64    // the opening's among them
+	likely float64    // the log-probability of those behind the opening
 	writer *writer
 }
 
@@ -25,12 +26,14 @@ func newLine(c chooser) *line {
 }
 
 func (l *line) advance(logits []float32, vocabulary int) ([]int, []int64, error) {
+	raw := slices.Clone(logits)
 	l.scored(l.ids, logits)
 	token, err := l.choose(logits)
 	if err != nil {
 		return nil, nil, err
 	}
 	l.ids = append(l.ids, token)
+	l.likely += float64(raw[token]) - logSum(raw)
 	l.writer.add(token)
 	if l.writer.stopped || l.ends(l.ids[len(l.Opening):]) {
 		l.writer.end()
@@ -64,4 +67,4 @@ func (l *line) choose(scores []float32) (int64, error) {
 // notNumbers is the error of a model that overflowed.
 var notNumbers = errs.New(errs.Unsupported, "the model's logits are NaN: its weights overflow (half floats on a device that needs more?); remove_invalid_values goes on with zeros")
 
-func (l *line) result() Result { return l.finished(l.ids[len(l.Opening):], l.writer) }
+func (l *line) result() Result { return l.finished(l.ids[len(l.Opening):], l.likely, l.writer) }

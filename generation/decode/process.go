@@ -169,15 +169,20 @@ func decayed(d Decay, opening int, ends []int64) processor {
 
 // logSoftmax makes scores log-probabilities.
 func logSoftmax(scores []float32) {
+	whole := logSum(scores)
+	for i, s := range scores {
+		scores[i] = float32(float64(s) - whole)
+	}
+}
+
+// logSum is the logarithm of the sum of the scores' exponentials.
+func logSum(scores []float32) float64 {
 	top := float64(slices.Max(scores))
 	sum := 0.0
 	for _, s := range scores {
 		sum += math.Exp(float64(s) - top)
 	}
-	whole := top + math.Log(sum)
-	for i, s := range scores {
-		scores[i] = float32(float64(s) - whole)
-	}
+	return top + math.Log(sum)
 }
 
 // softmax are the scores' probabilities.
