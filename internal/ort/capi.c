@@ -51,17 +51,17 @@ void ft_release_status(OrtStatus *s) { api->ReleaseStatus(s); }
 OrtStatus *ft_container(OrtPrepackedWeightsContainer **out) { return api->CreatePrepackedWeightsContainer(out); }
 void ft_release_container(OrtPrepackedWeightsContainer *c) { api->ReleasePrepackedWeightsContainer(c); }
 
-static OrtStatus *set_options(OrtSessionOptions *o, bool deterministic) {
+static OrtStatus *set_options(OrtSessionOptions *o, bool deterministic, bool arena) {
   TRY(api->DisablePerSessionThreads(o));
   TRY(api->SetDeterministicCompute(o, deterministic));
   TRY(api->SetSessionLogSeverityLevel(o, ORT_LOGGING_LEVEL_FATAL));
-  TRY(api->EnableCpuMemArena(o)); // docs/benchmarks.md has the figures for these two
+  TRY(arena ? api->EnableCpuMemArena(o) : api->DisableCpuMemArena(o)); // docs/benchmarks.md has the figures for these two
   return api->DisableMemPattern(o);
 }
 
-OrtStatus *ft_options(bool deterministic, OrtSessionOptions **out) {
+OrtStatus *ft_options(bool deterministic, bool arena, OrtSessionOptions **out) {
   TRY(api->CreateSessionOptions(out));
-  OrtStatus *status = set_options(*out, deterministic);
+  OrtStatus *status = set_options(*out, deterministic, arena);
   if (status) api->ReleaseSessionOptions(*out);
   return status;
 }

@@ -65,7 +65,7 @@ func newShared(g *graph.Graph, o Options) (_ *shared, err error) {
 		}
 	}()
 	var settings *C.OrtSessionOptions
-	if err := failed(ErrLoad, C.ft_options(C.bool(o.Deterministic), &settings)); err != nil {
+	if err := failed(ErrLoad, C.ft_options(C.bool(o.Deterministic), C.bool(!o.Lean), &settings)); err != nil {
 		return nil, err
 	}
 	defer C.ft_release_options(settings)
@@ -98,7 +98,11 @@ func setUp(settings *C.OrtSessionOptions, o Options) error {
 		"optimization.constant_folding_max_output_size_in_bytes": fmt.Sprint(foldLimit),
 		// Products become Gemms where all extents are known, and other kernels repack weights in other
 		// forms.
-		"optimization.disable_specified_optimizers": "MatMulAddFusion",
+		withoutKey: "MatMulAddFusion",
+	}
+	if o.Lean {
+		config["session.disable_prepacking"] = "1"
+		config[withoutKey] += ";NchwcTransformer" // which has convolutions' weights in blocks
 	}
 	if o.Strict {
 		config[strictKey] = "1"

@@ -12,8 +12,8 @@ void ft_release_status(OrtStatus *s);
 OrtStatus *ft_container(OrtPrepackedWeightsContainer **out);
 void ft_release_container(OrtPrepackedWeightsContainer *c);
 
-// ft_options makes settings for sessions that run on the environment's threads.
-OrtStatus *ft_options(bool deterministic, OrtSessionOptions **out);
+// ft_options makes settings for sessions that run on the environment's threads. An arena keeps what runs have freed.
+OrtStatus *ft_options(bool deterministic, bool arena, OrtSessionOptions **out);
 // ft_provider has kernels run on a kind of device, where it has them.
 OrtStatus *ft_provider(OrtSessionOptions *o, const char *name);
 OrtStatus *ft_config(OrtSessionOptions *o, const char *key, const char *value);

@@ -108,12 +108,17 @@ type Options struct {
 	// Deterministic asks kernels for the same bits in every run. Only sessions with shared
 	// weights can be asked.
 	Deterministic bool
+	// Lean takes the least memory in place of the least time: kernels read weights as they lie in their file, where otherwise
+	// they make copies in the forms that they are fastest with, and what a value took is given back when nothing reads it any
+	// more. It is for models of gigabytes, and for sessions with shared weights.
+	Lean bool
 }
 
 // Session settings by name.
 const (
-	folderKey = "session.model_external_initializers_file_folder_path" // of a model that is no file
-	strictKey = "session.disable_cpu_ep_fallback"
+	folderKey  = "session.model_external_initializers_file_folder_path" // of a model that is no file
+	strictKey  = "session.disable_cpu_ep_fallback"
+	withoutKey = "optimization.disable_specified_optimizers"
 )
 
 // engine is what a session runs on: onnxruntime_go's session or one of our own.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -238,5 +239,37 @@ func TestAFileThatWasCutShortIsAnError(t *testing.T) {
 	}
 	if _, err := NewSession(g, Options{Weights: weights(t)}); errs.Of(err) != errs.Conflict || !strings.Contains(fmt.Sprint(err), "was changed") {
 		t.Errorf("got %v (%s)", err, errs.Of(err))
+	}
+}
+
+// TestALeanSessionComputesTheSame leaves weights of products and convolutions as they lie in their file, forward and back.
+func TestALeanSessionComputesTheSame(t *testing.T) {
+	g := saved(t, func(b *graph.Builder) {
+		x := b.Input("x", graph.Float, graph.Shape{graph.Known(3), graph.Known(256)})
+		image := b.Op("Reshape", nil, x, b.Ints(3, 256, 1, 1))
+		kernel := b.Op("Reshape", nil, widened(b, halves(b, 256, 256*9)), b.Ints(256, 256, 3, 3))
+		y := b.Op("Conv", graph.Attrs{"pads": []int64{1, 1, 1, 1}}, image, kernel)
+		y = b.MatMul(b.Op("Reshape", nil, y, b.Ints(3, 256)), widened(b, halves(b, 256, 256)))
+		loss := b.Sum(b.Mul(y, y), false, 0, 1)
+		b.Output("y", y)
+		b.Output("dx", b.Gradient([]*graph.Value{loss}, nil, []*graph.Value{x})[0])
+	})
+	run := func(lean bool) map[string][]float32 {
+		w, err := NewWeights()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		return outputs(t, g, Options{Weights: w, Lean: lean})
+	}
+	want := run(false)
+	for name, got := range run(true) {
+		worst, largest := 0.0, 0.0
+		for i, x := range want[name] {
+			worst, largest = max(worst, math.Abs(float64(got[i]-x))), max(largest, math.Abs(float64(x)))
+		}
+		if !(worst <= 1e-4*largest) || largest == 0 {
+			t.Errorf("%s differs by %g, its largest element is %g", name, worst, largest)
+		}
 	}
 }
