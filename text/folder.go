@@ -119,6 +119,9 @@ func mergeLines(file string) []string {
 // clipTokenizerJSON writes a tokenizer.json for CLIP's vocabulary.
 func clipTokenizerJSON(vocabulary map[string]int64, merges []string, c tokenizerConfig) ([]byte, error) {
 	added := map[string]bool{c.Start.Content: true, c.End.Content: true}
+	if c.Pad.Content != "" { // in SDXL "!", which so is another token than that of the text "!"
+		added[c.Pad.Content] = true
+	}
 	for id, token := range c.Added {
 		if n, err := strconv.ParseInt(id, 10, 64); err != nil || vocabulary[token.Content] != n {
 			return nil, errs.New(errs.Unsupported, "tokenizer_config.json: added token %q is number %s, vocab.json has another", token.Content, id)

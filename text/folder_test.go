@@ -83,7 +83,7 @@ func TestVocabularyAndMergesAreTheTokenizer(t *testing.T) {
 func TestTokenizerFoldersThatAreRefused(t *testing.T) {
 	for _, c := range []struct{ name, config, want string }{
 		{"another class", `{"tokenizer_class": "T5Tokenizer"}`, "T5Tokenizer without tokenizer.json"},
-		{"a padding of two tokens", `{"pad_token": "red apple"}`, `pad_token: "red apple" is 2 tokens`},
+		{"a padding that is not there", `{"pad_token": "red apple"}`, `lacks "red apple"`},
 		{"an end that is not there", `{"eos_token": "</s>"}`, `lacks "</s>"`},
 		{"an added token of another number", `{"added_tokens_decoder": {"3": {"content": "<|endoftext|>"}}}`, "number 3"},
 	} {

@@ -370,4 +370,5 @@ def main(out):
     (out / "cases.json").write_text("[\n" + ",\n".join(json.dumps(c) for c in written) + "\n]\n")
 
 
-main(sys.argv[1])
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -190,8 +190,6 @@ func TestPicturesAreDiffusers(t *testing.T) {
 			p = openFixture(t, g.Bundle)
 			pipelines[g.Bundle] = p
 		}
-		// A file in half floats holds factors such as 1.702 rounded, which the reference does not.
-		limit := pick(g.Bundle == "half", 2e-2, 1e-3)
 		t.Run(g.String(), func(t *testing.T) {
 			p.drawNoise = f.noise(t, g)
 			if g.Unsafe {
@@ -203,8 +201,8 @@ func TestPicturesAreDiffusers(t *testing.T) {
 			}
 			d := furthest(got, want)
 			t.Logf("furthest from diffusers: %.2g", d)
-			if !(d <= limit) {
-				t.Errorf("%g from diffusers, at most %g", d, limit)
+			if !(d <= 1e-3) {
+				t.Errorf("%g from diffusers, at most 1e-3", d)
 			}
 		})
 	}
