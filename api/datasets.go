@@ -40,6 +40,7 @@ func (s *server) listDatasets(c *gin.Context) error {
 // uploadView is what became of an upload.
 type uploadView struct {
 	datasetView
+	Kind      dataset.Kind        `json:"kind"`
 	Skipped   []dataset.Skipped   `json:"skipped"`
 	Ignored   int                 `json:"ignored"`
 	Leaks     []dataset.Duplicate `json:"leaks"`
@@ -52,11 +53,11 @@ func (s *server) uploadDataset(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	row := storage.DatasetVersion{Name: v.ID, Version: v.Digest, Images: len(v.Items), Classes: len(v.Classes), Created: time.Now().UTC()}
+	row := storage.DatasetVersion{Name: v.ID, Version: v.Digest, Images: v.Images(), Classes: len(v.Classes), Created: time.Now().UTC()}
 	if err := s.Catalog.AddVersion(c.Request.Context(), row); err != nil {
 		return err
 	}
-	c.JSON(http.StatusCreated, uploadView{viewDataset(row), orEmpty(v.Skipped), v.Ignored, orEmpty(v.Leaks), orEmpty(v.Ambiguous)})
+	c.JSON(http.StatusCreated, uploadView{viewDataset(row), v.Kind(), orEmpty(v.Skipped), v.Ignored, orEmpty(v.Leaks), orEmpty(v.Ambiguous)})
 	return nil
 }
 
@@ -121,7 +122,35 @@ type sampleView struct {
 	SHA256 string `json:"sha256"`
 }
 
-// getDataset shows a version's classes, with the first few images of each.
+// itemView is an item with its texts.
+type itemView struct {
+	sampleView
+	Split    string   `json:"split"`
+	Captions []string `json:"captions,omitempty"`
+	Question string   `json:"question,omitempty"`
+	Answers  []string `json:"answers,omitempty"`
+}
+
+// sizesView is the number of items in each split.
+type sizesView struct {
+	Train      int `json:"train"`
+	Validation int `json:"validation"`
+	Test       int `json:"test"`
+}
+
+// firstItems are the first few items of a version that has no classes.
+func firstItems(v *dataset.Version, samples int) []itemView {
+	items := []itemView{}
+	if v.Kind() == dataset.Classes {
+		return items
+	}
+	for _, it := range v.Items[:min(samples, len(v.Items))] {
+		items = append(items, itemView{sampleView{it.Path, it.SHA256}, it.Split, it.Captions, it.Question, it.Answers})
+	}
+	return items
+}
+
+// getDataset shows a version's classes, with the first few images of each, or its first items.
 func (s *server) getDataset(c *gin.Context) error {
 	v, row, err := s.version(c.Request.Context(), c.Param("name"), c.Query("version"))
 	if err != nil {
@@ -136,15 +165,21 @@ func (s *server) getDataset(c *gin.Context) error {
 		classes[i] = classView{v.Classes[i].Name, v.Classes[i].Folder, n.Train + n.Validation + n.Test, n.Train, n.Validation, n.Test, []sampleView{}}
 	}
 	for _, it := range v.Items {
+		if it.Class == dataset.NoClass {
+			break
+		}
 		if class := &classes[it.Class]; len(class.Samples) < samples {
 			class.Samples = append(class.Samples, sampleView{it.Path, it.SHA256})
 		}
 	}
 	c.JSON(http.StatusOK, struct {
 		datasetView
+		Kind      dataset.Kind      `json:"kind"`
+		Sizes     sizesView         `json:"sizes"`
 		ClassList []classView       `json:"classes"`
+		Items     []itemView        `json:"items"`
 		Skipped   []dataset.Skipped `json:"skipped"`
-	}{viewDataset(row), classes, orEmpty(v.Skipped)})
+	}{viewDataset(row), v.Kind(), sizesView(v.Sizes()), classes, firstItems(v, samples), orEmpty(v.Skipped)})
 	return nil
 }
 

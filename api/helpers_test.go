@@ -160,6 +160,22 @@ func demoZip(t *testing.T, set string, train, test int) []byte {
 	return out.Bytes()
 }
 
+// captionedZip is one picture with a caption, for testing.
+func captionedZip(t *testing.T) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	z := zip.NewWriter(&out)
+	for name, content := range map[string][]byte{
+		"test/1.png":          must(starter.Demo.ReadFile("demo/samples/fashion_bag.png"))(t),
+		"test/metadata.jsonl": []byte(`{"file_name":"1.png","text":"a bag"}`),
+	} {
+		_, err := must(z.Create(name))(t).Write(content)
+		check(t, err)
+	}
+	check(t, z.Close())
+	return out.Bytes()
+}
+
 func (s *service) upload(t *testing.T, name string, zip []byte) {
 	t.Helper()
 	if status, b := s.send(t, "POST", "/v1/datasets?name="+name, "application/zip", bytes.NewReader(zip)); status != http.StatusCreated {

@@ -1,5 +1,5 @@
-// Package dataset makes immutable, content-addressed versions of labelled images out of zips
-// and folders, and splits them. It knows objects by their keys and images as bytes; decoding
+// Package dataset makes immutable, content-addressed versions of images out of zips and folders,
+// with classes, captions, questions and answers or nothing besides, and splits them. It knows objects by their keys and images as bytes; decoding
 // is handed in, and it knows neither models nor the catalogue.
 package dataset
 
@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"io"
 	"regexp"
+	"slices"
 
 	"github.com/foretoken/foretoken/internal/errs"
 	"github.com/foretoken/foretoken/storage"
@@ -22,7 +23,7 @@ const format = 1
 // maxManifest is the size of a manifest that is still read: some two million images.
 const maxManifest = 512 << 20
 
-// Version is an immutable list of labelled images. Its manifest is stored as JSON at
+// Version is an immutable list of images and what is said of them. Its manifest is stored as JSON at
 // datasets/ID/versions/DIGEST/manifest.json and the images at blobs/sha256/HEX; the digest is
 // the SHA-256 of the manifest, which holds neither the dataset's name nor a time, so the same
 // files give the same digest wherever they come from.
@@ -34,7 +35,7 @@ type Version struct {
 	Items   []Item    `json:"items"`   // sorted by path
 	SplitBy SplitBy   `json:"split_by"`
 	Skipped []Skipped `json:"skipped,omitempty"` // sorted by path
-	Ignored int       `json:"ignored,omitempty"` // files that are no images
+	Ignored int       `json:"ignored,omitempty"` // files that were not used
 	// Leaks are images that lie in more than one split, so that scores flatter.
 	Leaks []Duplicate `json:"leaks,omitempty"`
 	// Ambiguous are images that lie in more than one class.
@@ -47,15 +48,65 @@ type Class struct {
 	Name   string `json:"name"` // as it is written into templates
 }
 
-// Item is one image.
+// NoClass is an item's class in versions without classes.
+const NoClass = -1
+
+// Item is one image, or one question about an image: then several items share an image.
 type Item struct {
 	Path   string `json:"path"` // in the zip or folder, below a wrapping folder
 	SHA256 string `json:"sha256"`
 	Size   int64  `json:"size"` // bytes
 	Width  int    `json:"width"`
 	Height int    `json:"height"`
-	Class  int    `json:"class"` // index into Classes
+	Class  int    `json:"class"` // index into Classes, or NoClass
 	Split  string `json:"split"` // Train, Validation or Test
+	// Texts, in the order in which they came: white space is single spaces.
+	Captions []string `json:"captions,omitempty"`
+	Question string   `json:"question,omitempty"`
+	Answers  []string `json:"answers,omitempty"` // to Question, by one or more people; may be none
+}
+
+// Kind is what a version says of its images.
+type Kind string
+
+// The kinds of a version.
+const (
+	Classes   Kind = "classes"   // each image has a class, some may have captions too
+	Captions  Kind = "captions"  // each image has captions
+	Questions Kind = "questions" // each item has a question, some may have captions instead
+	Pictures  Kind = "pictures"  // images alone
+)
+
+// Kind is what the version says of its images.
+func (v *Version) Kind() Kind {
+	switch {
+	case len(v.Classes) > 0:
+		return Classes
+	case slices.ContainsFunc(v.Items, func(it Item) bool { return it.Question != "" }):
+		return Questions
+	case slices.ContainsFunc(v.Items, func(it Item) bool { return it.Captions != nil }):
+		return Captions
+	}
+	return Pictures
+}
+
+// Images is the number of images: items of one path are questions about one image.
+func (v *Version) Images() int {
+	n := 0
+	for i, it := range v.Items {
+		if i == 0 || v.Items[i-1].Path != it.Path {
+			n++
+		}
+	}
+	return n
+}
+
+// ClassName is the display name of an item's class, "" where it has none.
+func (v *Version) ClassName(it Item) string {
+	if it.Class == NoClass {
+		return ""
+	}
+	return v.Classes[it.Class].Name
 }
 
 // Skipped is an image that was left out.
@@ -118,7 +169,7 @@ func (v *Version) check() error {
 		return errs.New(errs.Unsupported, "dataset %s version %s: manifest of format %d, this version reads %d", v.ID, v.Digest, v.Format, format)
 	}
 	for _, it := range v.Items {
-		if it.Class < 0 || it.Class >= len(v.Classes) || splitOrder(it.Split) < 0 || !validSHA.MatchString(it.SHA256) || it.Size < 0 {
+		if (it.Class != NoClass || len(v.Classes) > 0) && (it.Class < 0 || it.Class >= len(v.Classes)) || splitOrder(it.Split) < 0 || !validSHA.MatchString(it.SHA256) || it.Size < 0 {
 			return errs.New(errs.Invalid, "dataset %s version %s: item %q of class %d of %d, split %q, image %q is malformed",
 				v.ID, v.Digest, it.Path, it.Class, len(v.Classes), it.Split, it.SHA256)
 		}
@@ -131,6 +182,9 @@ func (v *Version) save(ctx context.Context, objs storage.Objects) error {
 	manifest, err := json.Marshal(v)
 	if err != nil {
 		return err
+	}
+	if len(manifest) > maxManifest {
+		return errs.New(errs.TooLarge, "manifest of %d bytes, limit %d: fewer images or texts", len(manifest), maxManifest)
 	}
 	v.Digest = sum(manifest)
 	return putOnce(ctx, objs, ManifestKey(v.ID, v.Digest), manifest, "application/json")

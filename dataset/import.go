@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +45,7 @@ type Limits struct {
 	ImageBytes int64 // of one image: default 64 MiB
 	Ratio      int64 // unpacked to packed, where more than 1 MiB: default 200
 	Pixels     int64 // of one image: default 40 million; the Checker may be stricter
+	TextBytes  int64 // of all files of texts: default 512 MiB
 }
 
 func (l Limits) withDefaults() Limits {
@@ -53,6 +55,7 @@ func (l Limits) withDefaults() Limits {
 		ImageBytes: orDefault(l.ImageBytes, 64<<20),
 		Ratio:      orDefault(l.Ratio, 200),
 		Pixels:     orDefault(l.Pixels, 40_000_000),
+		TextBytes:  orDefault(l.TextBytes, 512<<20),
 	}
 }
 
@@ -73,8 +76,9 @@ type file struct {
 // errUnreadable marks a file whose bytes are damaged where they lie; the rest can go on.
 var errUnreadable = errors.New("unreadable")
 
-// ImportZip makes a version of the zip stored at key: a folder for each class, within train,
-// val and test folders or without, within one wrapping folder or without. The zip is read by
+// ImportZip makes a version of the zip stored at key. docs/formats.md says which layouts are read:
+// class folders, files of captions or of questions and answers, texts beside images, or images
+// alone; within train, val and test folders or without, within one wrapping folder or without. The zip is read by
 // ranges and never held whole. A zip with a hostile entry is refused as a whole; an image that
 // can't be read is left out and listed in Skipped.
 func ImportZip(ctx context.Context, objs storage.Objects, key string, o ImportOptions) (*Version, error) {
@@ -131,7 +135,7 @@ func (im *importer) wrap(err error) error {
 
 // run turns files into a stored version: images first, then the manifest that names them.
 func (im *importer) run(ctx context.Context, files []file) (*Version, error) {
-	l, err := arrange(files)
+	l, err := im.arrange(files)
 	if err != nil {
 		return nil, im.wrap(err)
 	}
@@ -231,8 +235,12 @@ func (im *importer) dirFile(root *os.Root, name string, info fs.FileInfo) (*file
 	if !info.Mode().IsRegular() {
 		return nil, refuse(errs.Invalid, name, "symbolic link or special file (%s)", info.Mode())
 	}
+	limit := im.Limits.TextBytes
+	if isImage(clean) {
+		limit = im.Limits.ImageBytes
+	}
 	read := func() ([]byte, error) {
-		b, err := readFile(root, name, im.Limits.ImageBytes)
+		b, err := readFile(root, name, limit)
 		if err != nil {
 			return nil, refuse(errs.Or(err, errs.Invalid), name, "%w", err)
 		}
@@ -270,6 +278,7 @@ func (im *importer) store(ctx context.Context, images []placed) ([]labelled, []S
 		index int
 		data  []byte
 	}
+	images = slices.Clone(images)
 	jobs := make(chan job)
 	outcomes := make([]outcome, len(images))
 	var workers sync.WaitGroup
@@ -289,6 +298,9 @@ func (im *importer) store(ctx context.Context, images []placed) ([]labelled, []S
 			break
 		}
 		data, err := image.file.read()
+		if err == nil && image.sidecar != nil {
+			images[i].items, err = image.readSidecar()
+		}
 		if errors.Is(err, errUnreadable) {
 			outcomes[i].skip = err.Error()
 		} else if err != nil {
@@ -347,7 +359,15 @@ func sortOut(images []placed, outcomes []outcome) (items []labelled, skipped []S
 			skipped = append(skipped, Skipped{images[i].path, strings.ToValidUTF8(o.skip, "?")})
 			continue
 		}
-		items = append(items, labelled{o.item, images[i].folder})
+		p := images[i]
+		for _, it := range p.items {
+			it.Path, it.SHA256, it.Size, it.Width, it.Height = o.item.Path, o.item.SHA256, o.item.Size, o.item.Width, o.item.Height
+			it.Split = cmp.Or(it.Split, o.item.Split)
+			items = append(items, labelled{it, p.folder})
+		}
+		if len(p.items) == 0 {
+			items = append(items, labelled{o.item, p.folder})
+		}
 	}
 	return items, skipped
 }
@@ -359,17 +379,20 @@ func (v *Version) fill(items []labelled, names map[string]string) error {
 		if len(v.Skipped) > 0 {
 			return errs.New(errs.Invalid, "none of the %d images can be used; the first, %q: %s", len(v.Skipped), v.Skipped[0].Path, v.Skipped[0].Reason)
 		}
-		return errs.New(errs.Invalid, "no images; expected a folder for each class, as CLASS/IMAGE.jpg or train/CLASS/IMAGE.jpg")
+		return errs.New(errs.Invalid, "no images; expected a folder for each class, as CLASS/IMAGE.jpg or train/CLASS/IMAGE.jpg, or images with texts")
 	}
-	slices.SortFunc(items, func(a, b labelled) int { return strings.Compare(a.Path, b.Path) })
+	slices.SortStableFunc(items, func(a, b labelled) int { return strings.Compare(a.Path, b.Path) })
 	index := map[string]int{}
 	for _, it := range items {
-		index[it.folder] = 0
+		if it.folder != "" {
+			index[it.folder] = 0
+		}
 	}
 	for i, folder := range sortedKeys(index) {
 		index[folder] = i
 		v.Classes = append(v.Classes, Class{folder, names[folder]})
 	}
+	index[""] = NoClass
 	for _, it := range items {
 		it.Class = index[it.folder]
 		v.Items = append(v.Items, it.Item)

@@ -42,34 +42,61 @@ func isNoise(name string) bool {
 	})
 }
 
-// placed is an image whose folder and split are known from its path.
+// placed is an image whose place in the version is known from its path and from what files of
+// texts say.
 type placed struct {
-	path   string // below the wrapping folder
-	folder string // of its class
-	split  string // "" where no folder says
-	file   file
+	path    string // below the wrapping folder
+	folder  string // of its class, "" without classes
+	split   string // "" where no folder says
+	items   []Item // texts that files of texts have: an item each, with a split where one is said
+	sidecar *file  // a text file beside it
+	file    file
 }
 
 // layout is what a list of files means.
 type layout struct {
 	images  []placed
-	skipped []Skipped // images in no class
-	ignored int       // files that are no images
+	skipped []Skipped // images without a place, and places without an image
+	ignored int       // files that are not used
 	names   *file     // classes.yaml
 }
 
-// arrange reads class and split out of the paths.
-func arrange(files []file) (*layout, error) {
+// arrange finds out what a list of files means: files of texts come first, then class folders,
+// then text files beside the images, then images alone.
+func (im *importer) arrange(files []file) (*layout, error) {
+	images, others, err := sift(files)
+	if err != nil {
+		return nil, err
+	}
 	l := &layout{}
+	wrap := unwrap(images)
+	texts, err := im.readTexts(images, others)
+	if err != nil {
+		return nil, err
+	}
+	if texts != nil {
+		l.placeDescribed(images, texts)
+		return l, nil
+	}
+	l.sortOthers(others, wrap)
+	captioned := l.addSidecars(images, others)
+	splits := namesSplits(images)
+	classes := im.hasClasses(images, splits) || l.names != nil
+	for _, p := range images {
+		l.place(p, splits, classes, captioned)
+	}
+	return l, nil
+}
+
+// sift parts images from other files.
+func sift(files []file) (images []placed, others []file, err error) {
 	seen := map[string]bool{}
-	var images []placed
-	var others []file
 	for _, f := range files {
 		if isNoise(f.name) {
 			continue
 		}
 		if seen[f.name] {
-			return nil, refuse(errs.Invalid, f.name, "is there twice")
+			return nil, nil, refuse(errs.Invalid, f.name, "is there twice")
 		}
 		seen[f.name] = true
 		if isImage(f.name) {
@@ -78,15 +105,7 @@ func arrange(files []file) (*layout, error) {
 			others = append(others, f)
 		}
 	}
-	l.sortOthers(others, unwrap(images))
-	splits, err := namesSplits(images)
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range images {
-		l.place(p, splits)
-	}
-	return l, nil
+	return images, others, nil
 }
 
 // sortOthers looks for classes.yaml among the files that are no images.
@@ -125,39 +144,57 @@ func unwrap(images []placed) string {
 
 // namesSplits says whether the outer folders are splits: all of them have a split's name. So
 // a class may be called "train" beside others.
-func namesSplits(images []placed) (bool, error) {
-	deep, found := false, false
+func namesSplits(images []placed) bool {
+	found := false
 	for _, p := range images {
-		top, rest, inFolder := strings.Cut(p.path, "/")
-		if !inFolder {
-			continue
+		top, _, inFolder := strings.Cut(p.path, "/")
+		if inFolder && splitFolders[strings.ToLower(top)] == "" {
+			return false
 		}
-		if splitFolders[strings.ToLower(top)] == "" {
-			return false, nil
-		}
-		found = true
-		deep = deep || strings.Contains(rest, "/")
+		found = found || inFolder
 	}
-	if found && !deep {
-		return false, errs.New(errs.Invalid, "%q: the split folders hold no class folders; expected train/CLASS/IMAGE", images[0].path)
-	}
-	return found, nil
+	return found
 }
 
-func (l *layout) place(p placed, splits bool) {
-	rest := p.path
-	if splits {
-		top, below, inFolder := strings.Cut(p.path, "/")
-		if inFolder {
-			p.split, rest = splitFolders[strings.ToLower(top)], below
-		}
+// hasClasses says whether folders, below those of the splits, are classes. One folder that holds
+// all images is none, unless names are given for classes.
+func (im *importer) hasClasses(images []placed, splits bool) bool {
+	folders, deep, outside := map[string]bool{}, false, false
+	for _, p := range images {
+		_, rest := splitOf(p.path, splits)
+		folder, _, inFolder := strings.Cut(rest, "/")
+		folders[folder] = folders[folder] || inFolder
+		deep, outside = deep || inFolder, outside || !inFolder
 	}
+	alone := len(folders) == 1 && !splits && !outside && len(im.ClassNames) == 0
+	return deep && !alone
+}
+
+// splitOf is the split that a path's first folder names, where they do so, and the rest.
+func splitOf(path string, splits bool) (split, rest string) {
+	top, below, inFolder := strings.Cut(path, "/")
+	if !splits || !inFolder {
+		return "", path
+	}
+	return splitFolders[strings.ToLower(top)], below
+}
+
+// place finds an image's class and split. Where there are neither classes nor files of texts,
+// and some images have a text beside them, all must.
+func (l *layout) place(p placed, splits, classes, captioned bool) {
+	var rest string
+	p.split, rest = splitOf(p.path, splits)
 	folder, _, inClass := strings.Cut(rest, "/")
-	if !inClass {
+	switch {
+	case classes && !inClass:
 		l.skipped = append(l.skipped, Skipped{p.path, "lies in no class folder"})
 		return
+	case classes:
+		p.folder = folder
+	case captioned && p.sidecar == nil:
+		l.skipped = append(l.skipped, Skipped{p.path, "has no text file beside it, as others do"})
+		return
 	}
-	p.folder = folder
 	l.images = append(l.images, p)
 }
 
@@ -174,7 +211,9 @@ func ReadName(folder string) string {
 func (im *importer) classNames(l *layout) (map[string]string, error) {
 	names := map[string]string{}
 	for _, p := range l.images {
-		names[p.folder] = ReadName(p.folder)
+		if p.folder != "" {
+			names[p.folder] = ReadName(p.folder)
+		}
 	}
 	written, err := readNames(l.names)
 	if err != nil {

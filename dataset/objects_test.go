@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/foretoken/foretoken/internal/errs"
 	"github.com/foretoken/foretoken/storage"
@@ -107,6 +108,10 @@ func (m *memory) List(_ context.Context, prefix string) iter.Seq2[storage.Object
 			}
 		}
 	}
+}
+
+func (m *memory) Share(_ context.Context, key string, _ time.Duration) (string, error) {
+	return "memory:" + key, nil
 }
 
 func (m *memory) Delete(_ context.Context, keys ...string) error {

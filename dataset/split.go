@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -32,25 +33,28 @@ var splitNames = []string{Train, Validation, Test}
 // splitOrder is a split's place among the splits, -1 for an unknown one.
 func splitOrder(split string) int { return slices.Index(splitNames, split) }
 
-// split keeps what folders say, unless they say nothing or only "train"; then it draws
-// splits by the seed, class by class.
+// split keeps what folders and files of texts say, unless they say nothing or only "train"; then
+// it draws splits by the seed, class by class. Pictures are for training unless folders say else.
 func (v *Version) split(seed uint64) {
 	v.SplitBy.Folders = slices.ContainsFunc(v.Items, func(it Item) bool { return it.Split != "" && it.Split != Train })
-	if v.SplitBy.Folders {
+	if v.SplitBy.Folders || v.Kind() == Pictures {
+		for i := range v.Items {
+			v.Items[i].Split = cmp.Or(v.Items[i].Split, Train)
+		}
 		return
 	}
 	v.SplitBy.Seed = seed
 	assigned := map[string]string{} // by digest, so that copies of an image stay together
-	for class, c := range v.Classes {
+	for _, g := range v.groups() {
 		var shas []string
 		for _, it := range v.Items {
-			if it.Class == class && assigned[it.SHA256] == "" {
+			if it.Class == g.class && assigned[it.SHA256] == "" {
 				assigned[it.SHA256] = Train
 				shas = append(shas, it.SHA256)
 			}
 		}
 		slices.Sort(shas)
-		rng.New(seed, "split", c.Folder).Shuffle(len(shas), func(i, j int) { shas[i], shas[j] = shas[j], shas[i] })
+		rng.New(seed, "split", g.folder).Shuffle(len(shas), func(i, j int) { shas[i], shas[j] = shas[j], shas[i] })
 		test, validation := parts(len(shas))
 		for i, sha := range shas[:test+validation] {
 			assigned[sha] = Test
@@ -62,6 +66,24 @@ func (v *Version) split(seed uint64) {
 	for i := range v.Items {
 		v.Items[i].Split = assigned[v.Items[i].SHA256]
 	}
+}
+
+// group is a class by its number and folder.
+type group struct {
+	class  int
+	folder string
+}
+
+// groups are what splits and shots are drawn in: the classes, or all items where there are none.
+func (v *Version) groups() []group {
+	if len(v.Classes) == 0 {
+		return []group{{NoClass, ""}}
+	}
+	var all []group
+	for i, c := range v.Classes {
+		all = append(all, group{i, c.Folder})
+	}
+	return all
 }
 
 // parts divides a class of n images: one at least for training, then for testing, then for
@@ -84,7 +106,9 @@ func (v *Version) findDuplicates() {
 		d := Duplicate{SHA256: sha}
 		splits, classes := map[string]bool{}, map[int]bool{}
 		for _, it := range bySHA[sha] {
-			d.Paths = append(d.Paths, it.Path)
+			if !slices.Contains(d.Paths, it.Path) { // which has an item a question
+				d.Paths = append(d.Paths, it.Path)
+			}
 			splits[it.Split], classes[it.Class] = true, true
 		}
 		if len(splits) > 1 {
@@ -96,15 +120,25 @@ func (v *Version) findDuplicates() {
 	}
 }
 
+// Sizes is the number of items in each split.
+func (v *Version) Sizes() ClassCount {
+	s := v.All()
+	return ClassCount{len(s.Train), len(s.Validation), len(s.Test)}
+}
+
 // ClassCount is how many images a class has in each split.
 type ClassCount struct {
 	Train, Validation, Test int
 }
 
-// Counts returns the number of images of each class, in the order of Classes.
+// Counts returns the number of images of each class, in the order of Classes; see [Version.Sizes]
+// for versions without.
 func (v *Version) Counts() []ClassCount {
 	counts := make([]ClassCount, len(v.Classes))
 	for _, it := range v.Items {
+		if it.Class == NoClass {
+			continue
+		}
 		c := &counts[it.Class]
 		*[]*int{&c.Train, &c.Validation, &c.Test}[splitOrder(it.Split)]++
 	}
@@ -115,7 +149,7 @@ func (v *Version) Counts() []ClassCount {
 // version's Items, ascending.
 type Selection struct {
 	Train, Validation, Test []int
-	// Hash is the SHA-256 over which image of which class is in which split. Runs with equal
+	// Hash is the SHA-256 over which image of which class, or with which question, is in which split. Runs with equal
 	// hashes can be compared.
 	Hash string
 }
@@ -134,7 +168,8 @@ func (v *Version) All() Selection {
 const validationShots = 4
 
 // FewShot draws the given number of training images of each class, or all where there are
-// fewer, and up to 4 for validation, as CoOp does; the test split stays whole. The draw
+// fewer, and up to 4 for validation, as CoOp does; the test split stays whole. Without classes it
+// draws the number of items. The draw
 // for fewer shots is part of the draw for more.
 func (v *Version) FewShot(shots int, seed uint64) Selection {
 	all := v.All()
@@ -147,14 +182,15 @@ func (v *Version) FewShot(shots int, seed uint64) Selection {
 
 // draw takes up to n of the items of each class.
 func (v *Version) draw(items []int, n int, seed uint64, purpose string) []int {
-	byClass := make([][]int, len(v.Classes))
+	byClass := map[int][]int{}
 	for _, i := range items {
 		c := v.Items[i].Class
 		byClass[c] = append(byClass[c], i)
 	}
 	var drawn []int
-	for c, list := range byClass {
-		rng.New(seed, purpose, v.Classes[c].Folder).Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	for _, g := range v.groups() {
+		list := byClass[g.class]
+		rng.New(seed, purpose, g.folder).Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 		drawn = append(drawn, list[:max(0, min(n, len(list)))]...)
 	}
 	slices.Sort(drawn)
@@ -189,7 +225,11 @@ func (v *Version) hashed(s Selection) Selection {
 	for split, items := range [][]int{s.Train, s.Validation, s.Test} {
 		for _, i := range items {
 			it := v.Items[i]
-			lines = append(lines, fmt.Sprintf("%s  %s  %s\n", splitNames[split], it.SHA256, v.Classes[it.Class].Folder))
+			about := it.Question
+			if it.Class != NoClass {
+				about = v.Classes[it.Class].Folder
+			}
+			lines = append(lines, fmt.Sprintf("%s  %s  %s\n", splitNames[split], it.SHA256, about))
 		}
 	}
 	slices.Sort(lines)

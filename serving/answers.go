@@ -156,14 +156,15 @@ func (e *Engine) Search(ctx context.Context, t *Target, v *dataset.Version, spli
 	}
 	hits := []Hit{}
 	for i, it := range v.Items {
-		if split != "" && it.Split != split {
+		again := i > 0 && v.Items[i-1].Path == it.Path // another question about an image
+		if again || split != "" && it.Split != split {
 			continue
 		}
 		sum := 0.0
 		for j, x := range ix.rows[i*ix.width : (i+1)*ix.width] {
 			sum += float64(x) * float64(texts[0][j])
 		}
-		hits = append(hits, Hit{it.Path, it.SHA256, v.Classes[it.Class].Name, sum})
+		hits = append(hits, Hit{it.Path, it.SHA256, v.ClassName(it), sum})
 	}
 	slices.SortStableFunc(hits, func(a, b Hit) int { return cmp.Compare(b.Score, a.Score) })
 	return hits[:min(limit, len(hits))], nil

@@ -15,7 +15,7 @@ import (
 // Sample is one labelled image. Its class may be another number than its item's.
 type Sample struct {
 	ID    string // the image's SHA-256: views are drawn by it
-	Class int    // index into Data.Classes
+	Class int    // index into Data.Classes, or dataset.NoClass where there are none
 	Item  dataset.Item
 	Image func(ctx context.Context) (image.Image, error)
 }
@@ -68,7 +68,9 @@ func readImage(ctx context.Context, objs storage.Objects, it dataset.Item) (imag
 func shots(samples []Sample, classes int) int {
 	counts := make([]int, classes)
 	for _, s := range samples {
-		counts[s.Class]++
+		if s.Class != dataset.NoClass {
+			counts[s.Class]++
+		}
 	}
 	return slices.Max(append(counts, 0))
 }

@@ -135,6 +135,9 @@ func (e *Evaluator) Score(ctx context.Context, p *prompt.Prompt, templates []str
 	if len(e.data.Test) == 0 {
 		return nil, errs.New(errs.Invalid, "dataset %s has no test images of these classes", e.data.Dataset)
 	}
+	if len(e.data.Classes) == 0 {
+		return nil, errs.New(errs.Invalid, "dataset %s has no classes to be told apart", e.data.Dataset)
+	}
 	classifier, err := e.model.Classifier(ctx, p, e.data.Classes, templates)
 	if err != nil {
 		return nil, err

@@ -57,7 +57,7 @@ func newDataset() *cobra.Command {
 	var name string
 	push := &cobra.Command{
 		Use:   "push FOLDER|ZIP",
-		Short: "Upload a folder or zip of class folders as a new version",
+		Short: "Upload a folder or zip as a new version: class folders, images with captions or questions, or images alone",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if name == "" {
@@ -68,7 +68,11 @@ func newDataset() *cobra.Command {
 				return err
 			}
 			return show(cmd.OutOrStdout(), asJSON(cmd), v, func(w io.Writer) {
-				fmt.Fprintf(w, "%s: %d images in %d classes, version %s\n", v.Name, v.Images, v.Classes, v.Version)
+				about := fmt.Sprintf("in %d classes", v.Classes)
+				if v.Classes == 0 {
+					about = map[string]string{"captions": "with captions", "questions": "with questions", "pictures": "without texts"}[v.Kind]
+				}
+				fmt.Fprintf(w, "%s: %d images %s, version %s\n", v.Name, v.Images, about, v.Version)
 				for _, s := range v.Skipped {
 					fmt.Fprintf(w, "left out %s: %s\n", s.Path, s.Reason)
 				}

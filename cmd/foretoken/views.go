@@ -17,6 +17,7 @@ type datasetView struct {
 
 type uploadView struct {
 	datasetView
+	Kind    string `json:"kind"`
 	Skipped []struct {
 		Path   string `json:"path"`
 		Reason string `json:"reason"`
