@@ -396,6 +396,18 @@ func TestConfigurationsAreReadOrRefused(t *testing.T) {
 	}
 }
 
+// TestConfigurationsOfOldModels has them in config.json, some keys in the decoder's part.
+func TestConfigurationsOfOldModels(t *testing.T) {
+	c, err := ReadModelConfig([]byte(`{"model_type": "vision-encoder-decoder", "decoder_start_token_id": 5, "eos_token_id": 7, "max_length": 16, "bos_token_id": null,
+		"decoder": {"eos_token_id": 2, "bos_token_id": 1, "num_beams": 4, "n_layer": 2, "num_return_sequences": 1}}`))
+	if err != nil || *c.Start != 5 || *c.BOS != 1 || !slices.Equal(c.Options.Ends, []int64{7}) || c.Options.MaxLength != 16 || c.Options.Beams != 4 {
+		t.Errorf("read as %+v (%v)", c, err)
+	}
+	if _, err := ReadModelConfig([]byte(`[]`)); errs.Of(err) != errs.Invalid {
+		t.Errorf("no object: %v", err)
+	}
+}
+
 func FuzzReadConfig(f *testing.F) {
 	f.Add([]byte(`{"eos_token_id": [5, 6], "sequence_bias": [[[1], 2.0]], "exponential_decay_length_penalty": [3, 1.5], "early_stopping": "never"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
