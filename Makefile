@@ -73,6 +73,9 @@ reference: setup ## PyTorch follows the tuning of the tests; for bench/reference
 	mkdir -p .cache/trajectory
 	FORETOKEN_TRAJECTORY_OUT=$(CURDIR)/.cache/trajectory go test -count 1 ./tuning -run '^TestTrajectory$$'
 	.cache/reference/bin/python bench/reference/trajectory.py starter/bundle .cache/trajectory tuning/testdata/trajectory
+	mkdir -p .cache/inversion
+	FORETOKEN_INVERSION_OUT=$(CURDIR)/.cache/inversion go test -count 1 ./tuning/inversion -run '^TestTrajectory$$'
+	.cache/reference/bin/python bench/reference/inversion.py follow .cache/inversion tuning/inversion/testdata/trajectory
 	.cache/reference/bin/python bench/reference/captions.py tuning/captioning/testdata
 
 exports: setup ## many exporters' graphs with PyTorch's gradients, from bench/reference/exporters.txt, through the fixtures' test

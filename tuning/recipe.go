@@ -31,6 +31,7 @@ type Recipe struct {
 	Context   Context   `yaml:"context" json:"context,omitzero"`
 	Visual    Visual    `yaml:"visual" json:"visual,omitzero"`
 	Prefix    Prefix    `yaml:"prefix" json:"prefix,omitzero"`
+	Inversion Inversion `yaml:"inversion" json:"inversion,omitzero"`
 	Caption   Caption   `yaml:"caption" json:"caption,omitzero"`
 	Optimizer Optimizer `yaml:"optimizer" json:"optimizer,omitzero"`
 	Schedule  Schedule  `yaml:"schedule" json:"schedule,omitzero"`
@@ -118,12 +119,15 @@ type bound struct {
 }
 
 func (r *Recipe) check() error {
-	methods := append([]string{ZeroShot, LinearProbe, CoOp, VPT, MaPLe}, captionMethods...)
+	methods := slices.Concat([]string{ZeroShot, LinearProbe, CoOp, VPT, MaPLe}, captionMethods, inversionMethods)
 	if !slices.Contains(methods, r.Method) {
 		return errs.New(errs.Invalid, "recipe %q: method %q is not one of %q", r.Name, r.Method, methods)
 	}
 	if r.Captions() {
 		return r.checkCaptions()
+	}
+	if r.Inverts() {
+		return r.checkInversion()
 	}
 	if len(r.Templates) == 0 {
 		return errs.New(errs.Invalid, "recipe %q: templates is empty: give at least one, such as \"a photo of a {}.\"", r.Name)
@@ -213,6 +217,9 @@ func (r *Recipe) Resolve(m *Model, shots int) (*Recipe, error) {
 	}
 	if r.Captions() {
 		return nil, errs.New(errs.Invalid, "recipe %q: %s learns what a captioner says, bundle %s is a pair of towers: use a bundle with a decoder, or another recipe", r.Name, r.Method, m.Bundle.Name)
+	}
+	if r.Inverts() {
+		return nil, errs.New(errs.Invalid, "recipe %q: %s learns words of a text-to-image model, bundle %s is a pair of towers: use a bundle in diffusers' layout, or another recipe", r.Name, r.Method, m.Bundle.Name)
 	}
 	c := *r
 	c.Context.Depth = min(c.Context.Depth, m.Texts.Depth())

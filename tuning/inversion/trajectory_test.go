@@ -1,0 +1,201 @@
+package inversion
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/foretoken/foretoken/graph"
+	"github.com/foretoken/foretoken/internal/npz"
+)
+
+// trajectorySteps is how far the runs are followed.
+const trajectorySteps = 20
+
+// trajectories are by pipeline and prediction type: the network's output is the noise, or the velocity; texts come from one encoder,
+// or from two. The learning rate is one at which twenty steps get somewhere.
+var trajectories = map[string]func(t *testing.T) *Trainer{
+	"sd-epsilon": func(t *testing.T) *Trainer {
+		r := recipe(t, "textual-inversion")
+		r.Batch, r.Inversion.MicroBatch, r.Inversion.Vectors, r.Optimizer.LearningRate = 2, 2, 1, 0.02
+		return trainer(t, pipeline(t, "sd"), r, data(5, 0, "mug"))
+	},
+	"sd-v_prediction": func(t *testing.T) *Trainer {
+		r := recipe(t, "style")
+		r.Batch, r.Inversion.MicroBatch, r.Optimizer.LearningRate = 2, 1, 0.02
+		tr := trainer(t, pipeline(t, "sd", `"epsilon"`, `"v_prediction"`), r, data(5, 0, "mug"))
+		tr.network.Recompute = 1 // byte: as much as can be
+		return tr
+	},
+	"xl-epsilon": func(t *testing.T) *Trainer {
+		r := recipe(t, "textual-inversion")
+		r.Batch, r.Inversion.MicroBatch, r.Inversion.Vectors, r.Optimizer.LearningRate = 2, 2, 2, 0.02
+		return trainer(t, pipeline(t, "xl"), r, data(5, 0, "mug"))
+	},
+}
+
+// TestTrajectory follows 20 steps and compares the first gradient and where the steps lead with PyTorch: for each text
+// encoder, ||dp - dp'|| / ||dp'|| <= 1e-2, dp what the steps changed. What PyTorch made of the same start, pictures, texts and noise lies in
+// testdata/trajectory, written by `make reference`.
+func TestTrajectory(t *testing.T) {
+	if dir := os.Getenv("FORETOKEN_INVERSION_OUT"); dir != "" {
+		for name, open := range trajectories {
+			writeTrajectory(t, open(t), filepath.Join(dir, name+".npz"))
+		}
+		return
+	}
+	for name, open := range trajectories {
+		t.Run(name, func(t *testing.T) {
+			tr := open(t)
+			want, err := npz.Read(filepath.Join("testdata", "trajectory", name+".npz"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			start := map[string][]float32{}
+			for _, p := range tr.params {
+				start[p.Name] = slices.Clone(p.Values())
+			}
+			examples, err := tr.examples(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, first, err := tr.gradients(t.Context(), examples)
+			if err != nil {
+				t.Fatal(err)
+			}
+			losses := steps(t, tr, trajectorySteps)
+			for i, l := range floats(t, want["losses"]) {
+				if math.Abs(losses[i]-float64(l)) > 1e-3*math.Abs(float64(l)) {
+					t.Errorf("step %d: loss %g, PyTorch's %g", i, losses[i], l)
+				}
+			}
+			for _, p := range tr.params {
+				g := distance(first[p.Name], floats(t, want["first."+p.Name]), make([]float32, len(p.Values())))
+				if !(g <= 1e-3) {
+					t.Errorf("%s: the first gradient is off by %.2e of its length, at most 1e-3", p.Name, g)
+				}
+				e := distance(p.Values(), floats(t, want["end."+p.Name]), start[p.Name])
+				t.Logf("%s: gradient %.1e, trajectory %.1e", p.Name, g, e)
+				if !(e <= 1e-2) {
+					t.Errorf("%s: ||dp - dp'|| / ||dp'|| is %.2e, at most 1e-2", p.Name, e)
+				}
+			}
+		})
+	}
+}
+
+// TestAWrongGradientLeavesTheTrajectory runs TestTrajectory with one gradient rule, softmax's, made 5 % too large. It has to fail.
+func TestAWrongGradientLeavesTheTrajectory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it compiles the test again")
+	}
+	source, err := filepath.Abs("../../graph/ops_nn.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const right = "func gradSoftmax(b *backward, n *Node) *Value {"
+	if strings.Count(string(b), right) != 1 {
+		t.Fatalf("%s has no %q to falsify", source, right)
+	}
+	wrong := strings.Replace(string(b), right, right+"\n\tx := rightSoftmax(b, n)\n\treturn b.Mul(x, b.Scalar(1.05, x))\n}\n\nfunc rightSoftmax(b *backward, n *Node) *Value {", 1)
+	dir := t.TempDir()
+	falsified, overlay := filepath.Join(dir, "wrong.go"), filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(falsified, []byte(wrong), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	replace, err := json.Marshal(map[string]map[string]string{"Replace": {source: falsified}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(overlay, replace, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "-run", "^TestTrajectory$", ".").CombinedOutput()
+	if err == nil {
+		t.Fatalf("it passes with a gradient that is 5 %% wrong:\n%s", out)
+	}
+	if !strings.Contains(string(out), "at most 1e-2") {
+		t.Fatalf("it failed for another reason:\n%s", out)
+	}
+}
+
+// distance is ||(a - s) - (b - s)|| / ||b - s||.
+func distance(a, b, s []float32) float64 {
+	if len(a) != len(b) {
+		return math.NaN()
+	}
+	var difference, norm float64
+	for i := range a {
+		difference += float64(a[i]-b[i]) * float64(a[i]-b[i])
+		norm += float64(b[i]-s[i]) * float64(b[i]-s[i])
+	}
+	return math.Sqrt(difference / norm)
+}
+
+func floats(t *testing.T, x *graph.Tensor) []float32 {
+	t.Helper()
+	if x == nil {
+		t.Fatal("PyTorch's file lacks a tensor")
+	}
+	values, err := graph.Float32s(x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return values
+}
+
+// writeTrajectory writes what the reference needs.
+func writeTrajectory(t *testing.T, tr *Trainer, path string) {
+	t.Helper()
+	one := func(x float64) *graph.Tensor { return graph.NewTensor([]float64{x}, 1) }
+	out := map[string]*graph.Tensor{"rate": one(tr.Recipe.InversionRate()), "weight_decay": one(tr.Recipe.Optimizer.WeightDecay), "steps": one(trajectorySteps)}
+	for _, p := range tr.params {
+		out["start."+p.Name] = graph.NewTensor(slices.Clone(p.Values()), p.Tensor.Dims...)
+	}
+	for tr.step < trajectorySteps {
+		examples, err := tr.examples(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		maps.Copy(out, tr.written(examples))
+		tr.step++
+	}
+	if err := npz.Write(path, out); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// written are a step's examples: what was made of latents and noise is left to PyTorch to make.
+func (t *Trainer) written(examples []example) map[string]*graph.Tensor {
+	var latents, noise, weights []float32
+	var times []int64
+	ids := make([][]int64, len(t.network.Encoders))
+	for _, e := range examples {
+		latents, noise, weights = append(latents, e.clean...), append(noise, e.noise...), append(weights, e.weight)
+		times = append(times, e.timestep)
+		for i := range ids {
+			ids[i] = append(ids[i], e.ids[i]...)
+		}
+	}
+	n, l := int64(len(examples)), t.network.Latent
+	name := func(s string) string { return fmt.Sprintf("step.%04d.%s", t.step, s) }
+	out := map[string]*graph.Tensor{
+		name("latents"): graph.NewTensor(latents, n, l[0], l[1], l[2]), name("noise"): graph.NewTensor(noise, n, l[0], l[1], l[2]),
+		name("weights"): graph.NewTensor(weights, n), name("timesteps"): graph.NewTensor(times, n),
+	}
+	for i := range ids {
+		out[name(fmt.Sprintf("ids.%d", i))] = graph.NewTensor(ids[i], n, t.network.Length)
+	}
+	return out
+}
