@@ -1,4 +1,3 @@
-// Package archtest asserts the structure that docs/architecture.md draws.
 package archtest
 
 import (
