@@ -215,13 +215,14 @@ func (n *Node) graphs() []*Graph {
 
 // dropIdentities lets nodes read what an Identity copies, here and in the graphs within. What an
 // output is a copy of gets the output's name; a copy of an input, of a constant, of another
-// output or of a value around the graph stays.
-func (g *Graph) dropIdentities() {
-	original := map[*Value]*Value{}
+// output or of a value around the graph stays. It returns what each value that is no more stands for.
+func (g *Graph) dropIdentities() (original map[*Value]*Value) {
+	original = map[*Value]*Value{}
 	g.collectIdentities(original)
 	if len(original) > 0 {
 		g.readOriginals(original)
 	}
+	return original
 }
 
 func isIdentity(n *Node) bool {

@@ -7,9 +7,14 @@ import "slices"
 type Builder struct {
 	g  *Graph
 	in *inference
-	// While a graph is decomposed: the nodes that read each value, and what was given units by a node.
+	// While a graph is decomposed: the nodes that read each value, what was given units by a node, and what codes
+	// are made of whose units follow from a run.
 	readers   map[*Value][]*Node
 	unrounded map[*Node]*Value
+	dynamic   map[*Value]*Value
+	// Of the node that is written out: what can be put back in its place, nil for nothing, and whether that rounds.
+	whole  *Node
+	rounds bool
 }
 
 // Attrs are a node's attributes by name; see [Attr] for the types.

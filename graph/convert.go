@@ -44,7 +44,6 @@ func canonicalize(g *Graph, versions map[*Node]int64) (err error) {
 	if err := decompose(g); err != nil {
 		return err
 	}
-	g.dropIdentities()
 	used := map[string]bool{"": true}
 	for _, n := range g.Nodes {
 		used[n.Domain] = true

@@ -100,7 +100,7 @@ var decompositions = map[string]func(b *Builder, n *Node) []*Value{
 	"com.microsoft.MultiHeadAttention":      multiHeadAttention,
 }
 
-// decompose applies the decompositions.
+// decompose applies the decompositions, and remembers with each new node which it was written out from.
 func decompose(g *Graph) (err error) {
 	if !slices.ContainsFunc(g.Nodes, func(n *Node) bool { return decompositions[key(n)] != nil }) {
 		return nil
@@ -108,7 +108,7 @@ func decompose(g *Graph) (err error) {
 	defer recoverBail(&err)
 	nodes := g.Nodes
 	g.Nodes = nil
-	b := &Builder{g: g, in: newInference(g), readers: map[*Value][]*Node{}, unrounded: map[*Node]*Value{}}
+	b := &Builder{g: g, in: newInference(g), readers: map[*Value][]*Node{}, unrounded: map[*Node]*Value{}, dynamic: map[*Value]*Value{}}
 	for _, n := range nodes {
 		for _, v := range n.reads() {
 			b.readers[v] = append(b.readers[v], n)
@@ -123,6 +123,7 @@ func decompose(g *Graph) (err error) {
 		b.in.node(n)
 	}
 	g.Prune() // nothing reads what was quantised any more
+	g.rememberParts(g.dropIdentities())
 	return nil
 }
 
@@ -136,6 +137,7 @@ func (b *Builder) try(n *Node, rewrite func(*Builder, *Node) []*Value) (err erro
 		}
 	}
 	from := len(b.g.Nodes)
+	b.whole, b.rounds = n, false
 	outs := rewrite(b, n)
 	for i, v := range n.Outputs {
 		if v != nil && (i >= len(outs) || outs[i] == nil) {
@@ -145,6 +147,14 @@ func (b *Builder) try(n *Node, rewrite func(*Builder, *Node) []*Value) (err erro
 	for i, v := range n.Outputs {
 		if v != nil {
 			b.become(n, v, outs[i], from)
+		}
+	}
+	if b.whole != nil {
+		m := *b.whole
+		m.Inputs, m.Outputs = slices.Clone(m.Inputs), slices.Clone(n.Outputs)
+		w := &written{node: &m, opset: b.g.Opset[m.Domain], rounds: b.rounds}
+		for _, p := range b.g.Nodes[from:] {
+			p.piece = &piece{of: w}
 		}
 	}
 	return nil

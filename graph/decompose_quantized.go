@@ -12,6 +12,7 @@ import (
 // real is what quantised v stands for, (v - zero) * scale, and of an activation that was
 // quantised in the graph, what it was before. Rows that were looked up in a table of codes are looked up in one of floats.
 func (b *Builder) real(n *Node, v, scale, zero *Value, axis int) *Value {
+	b.needsCodes(v)
 	if x := b.unquantized(v); x != nil {
 		return x
 	}
@@ -19,6 +20,14 @@ func (b *Builder) real(n *Node, v, scale, zero *Value, axis int) *Value {
 		return b.Op("Gather", nil, b.dequantizedTable(n, d.Inputs[0], scale, zero), d.Inputs[1])
 	}
 	return b.Mul(b.shifted(n, v, zero, scale.Type, axis), b.alongOne(n, scale, v, axis))
+}
+
+// needsCodes says that the node which is written out reads v as codes. Once nothing makes codes of activations any more,
+// it can't be put back.
+func (b *Builder) needsCodes(v *Value) {
+	if !v.IsConst() {
+		b.whole = nil
+	}
 }
 
 // moves lists operators that rearrange elements of any type, by how many operands they take them from.
@@ -87,6 +96,7 @@ func (b *Builder) rectified(x, zero *Value, t DataType) *Value {
 
 // shifted is v - zero as floats.
 func (b *Builder) shifted(n *Node, v, zero *Value, t DataType, axis int) *Value {
+	b.needsCodes(v)
 	x := b.cast(v, t)
 	if zero == nil {
 		return x
@@ -211,7 +221,19 @@ func dynamicQuantizeLinear(b *Builder, n *Node) []*Value {
 			fail(n, "its codes are read by node %q (%s)", m.Name, key(m))
 		}
 	}
+	b.whole, b.dynamic[n.Outputs[0]] = nil, x
 	return []*Value{x, b.Scalar(1, x), b.Const(NewTensor([]uint8{0}))}
+}
+
+// roundedProduct says what the node, a product of a DynamicQuantizeLinear's codes and weights with a scale, a zero point and
+// a bias, can be put back as: its operand is still there, and is rounded in the product itself.
+func (b *Builder) roundedProduct(n *Node, codes, w, scale, zero, bias *Value) {
+	x := b.dynamic[codes]
+	if x == nil || x.Type != Float || !w.IsConst() || len(w.Shape) != 2 {
+		return
+	}
+	b.rounds = true
+	b.whole = &Node{Op: "DynamicQuantizeMatMul", Domain: "com.microsoft", Name: n.Name, Inputs: []*Value{x, w, scale, zero, bias}}
 }
 
 // takesCodes are the operators that take an operand as codes with a scale or a zero point.
@@ -221,7 +243,9 @@ var takesCodes = set("MatMulInteger", "ConvInteger", "DequantizeLinear", "QLinea
 // matMulInteger is (A - a0)(B - b0), with b0 one number or one a column.
 func matMulInteger(b *Builder, n *Node) []*Value {
 	x, w := n.Inputs[0], n.Inputs[1]
-	return []*Value{b.MatMul(b.shifted(n, x, n.Input(2), Float, len(x.Shape)-2), b.shifted(n, w, n.Input(3), Float, len(w.Shape)-1))}
+	y := b.MatMul(b.shifted(n, x, n.Input(2), Float, len(x.Shape)-2), b.shifted(n, w, n.Input(3), Float, len(w.Shape)-1))
+	b.roundedProduct(n, x, w, b.Scalar(1, nil), n.Input(3), nil)
+	return []*Value{y}
 }
 
 func convInteger(b *Builder, n *Node) []*Value {
@@ -244,6 +268,7 @@ func convAttrs(n *Node) Attrs {
 func dynamicQuantizeMatMul(b *Builder, n *Node) []*Value {
 	w := n.Inputs[1]
 	y := b.MatMul(n.Inputs[0], b.real(n, w, n.Inputs[2], n.Input(3), len(w.Shape)-1))
+	b.rounds = true
 	return []*Value{b.biased(y, n.Input(4))}
 }
 
@@ -251,6 +276,7 @@ func dynamicQuantizeMatMul(b *Builder, n *Node) []*Value {
 func matMulIntegerToFloat(b *Builder, n *Node) []*Value {
 	x, w := n.Inputs[0], n.Inputs[1]
 	y := b.MatMul(b.real(n, x, n.Inputs[2], n.Input(4), len(x.Shape)-2), b.real(n, w, n.Inputs[3], n.Input(5), len(w.Shape)-1))
+	b.roundedProduct(n, x, w, n.Inputs[3], n.Input(5), n.Input(6))
 	return []*Value{b.biased(y, n.Input(6))}
 }
 
@@ -272,6 +298,7 @@ func matMulNBits(b *Builder, n *Node) []*Value {
 	if k < 1 || rows < 1 || block < 1 || bits != 2 && bits != 4 && bits != 8 {
 		fail(n, "%d bits in blocks of %d, K %d and N %d", bits, block, k, rows)
 	}
+	b.rounds = n.Int("accuracy_level", 0) == 4 // it then rounds activations to 8 bits
 	blocks := (k + block - 1) / block
 	each := func(v *Value) *Value { return b.Op("Reshape", nil, v, b.Ints(rows, blocks, 1)) }
 	q := b.cast(b.Op("Reshape", nil, b.unpack(n.Inputs[1], bits), b.Ints(rows, blocks, block)), scales.Type)

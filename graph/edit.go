@@ -49,6 +49,7 @@ func (g *Graph) cloneInto(to map[*Value]*Value) *Graph {
 		c.Nodes[i] = &m
 	}
 	c.Outputs = cloneValues(g.Outputs, to)
+	c.cloneParts(to)
 	return &c
 }
 

@@ -40,7 +40,7 @@ func (g *Graph) Fold() (err error) {
 func (in *inference) foldOperands(n *Node) {
 	for i, v := range n.Inputs {
 		if c := in.constant(v); c != nil {
-			n.Inputs[i] = c
+			n.folded(i, c)
 		}
 	}
 	for _, sub := range n.graphs() {
@@ -93,7 +93,7 @@ func (in *inference) foldTarget(n *Node) {
 		return
 	}
 	if target, ok := targetFor(n.Inputs[0].Shape, n.Outputs[0].Shape); ok {
-		n.Inputs[1] = in.g.constant("target", NewTensor(target, int64(len(target))))
+		n.folded(1, in.g.constant("target", NewTensor(target, int64(len(target)))))
 	}
 }
 

@@ -109,6 +109,7 @@ func handle(t *testing.T, model []byte) {
 	}
 	_ = g.String()
 	folded(t, g.Clone())
+	fused(t, g.Clone())
 	ignore(g.Infer())
 	if len(g.Inputs) > 0 && len(g.Outputs) > 0 {
 		c := g.Clone()
@@ -141,6 +142,19 @@ func folded(t *testing.T, g *graph.Graph) {
 	}
 	if _, err := graph.Parse(written, ""); err != nil && errs.Of(err) != errs.TooLarge {
 		t.Errorf("what was folded can't be read: %v", err)
+	}
+}
+
+// fused puts back all that was written out.
+func fused(t *testing.T, g *graph.Graph) {
+	if g.Fuse(true, func(*graph.Node) bool { return true }) == 0 {
+		return
+	}
+	if err := g.Check(); err != nil {
+		t.Errorf("a graph with nodes put back: %v", err)
+	}
+	if _, err := g.Marshal(graph.MarshalOptions{}); err != nil {
+		t.Errorf("what was put back can't be written: %v", err)
 	}
 }
 

@@ -43,6 +43,8 @@ type Node struct {
 	Inputs  []*Value // nil where an optional input is left out
 	Outputs []*Value // nil where an optional output is left out
 	Attrs   map[string]Attr
+
+	piece *piece // what it is of a node that was written out; nil for others
 }
 
 // Input returns input i, nil when it is left out or the node has fewer.

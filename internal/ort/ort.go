@@ -112,6 +112,11 @@ type Options struct {
 	// they make copies in the forms that they are fastest with, and what a value took is given back when nothing reads it any
 	// more. It is for models of gigabytes, and for sessions with shared weights.
 	Lean bool
+	// Rounding lets products of weights of 8 bits round their other operand to 8 bits as well, where the model's file says so. A
+	// gradient takes them as products of floats, and so does a session without it.
+	Rounding bool
+	// WrittenOut keeps operators written out that the device has a kernel for.
+	WrittenOut bool
 }
 
 // Session settings by name.
@@ -137,6 +142,7 @@ type Session struct {
 	scalars map[string]bool // outputs of rank 0
 	device  Provider
 	widened bool // it computes in floats what the graph computes in half floats
+	fused   int
 }
 
 // NewSession prepares a graph, which it leaves as it is. Weights that lie in files are read
@@ -157,7 +163,8 @@ func NewSession(g *graph.Graph, o Options) (*Session, error) {
 	if wide != nil {
 		fit = wide
 	}
-	s := &Session{inputs: slices.Clone(g.Inputs), outputs: slices.Clone(g.Outputs), scalars: scalars, device: o.Provider, widened: wide != nil}
+	fit, fused := o.fuse(fit)
+	s := &Session{inputs: slices.Clone(g.Inputs), outputs: slices.Clone(g.Outputs), scalars: scalars, device: o.Provider, widened: wide != nil, fused: fused}
 	defer s.device.hold()()
 	switch {
 	case o.Weights != nil:
@@ -199,6 +206,9 @@ func (s *Session) Close() error {
 
 // Inputs are the graph's inputs, in order.
 func (s *Session) Inputs() []*graph.Value { return s.inputs }
+
+// Fused is how many nodes run as the model's file has them, in place of the nodes that loading wrote them out as.
+func (s *Session) Fused() int { return s.fused }
 
 // Run computes all outputs. Inputs are read in place and must stay unchanged until Run
 // returns; outputs are the caller's. Half-float outputs come back as floats. When ctx ends, the

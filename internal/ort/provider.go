@@ -60,11 +60,12 @@ func (p Provider) widen(g *graph.Graph) (*graph.Graph, error) {
 }
 
 func usesHalves(g *graph.Graph) bool {
-	half := func(v *graph.Value) bool { return v != nil && v.Type == graph.Float16 }
-	return slices.ContainsFunc(g.Inputs, half) || slices.ContainsFunc(g.Nodes, func(n *graph.Node) bool {
-		return slices.ContainsFunc(n.Inputs, half) || slices.ContainsFunc(n.Outputs, half)
+	return slices.ContainsFunc(g.Inputs, isHalf) || slices.ContainsFunc(g.Nodes, func(n *graph.Node) bool {
+		return slices.ContainsFunc(n.Inputs, isHalf) || slices.ContainsFunc(n.Outputs, isHalf)
 	})
 }
+
+func isHalf(v *graph.Value) bool { return v != nil && v.Type == graph.Float16 }
 
 // webGPUHalves says whether the device has kernels for half floats, by having it take a tangent.
 var webGPUHalves = sync.OnceValue(func() bool {
