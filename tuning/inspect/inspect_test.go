@@ -157,7 +157,6 @@ func TestOtherFilesOfABundleAreNamed(t *testing.T) {
 }
 
 // TestTheEstimateOfMemoryIsWhatAStepTakes on the starter; how near it is on models of real size, docs/benchmarks.md tells.
-// Times are not held against each other: they are other tests' as well.
 func TestTheEstimateOfMemoryIsWhatAStepTakes(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("a process's peak is known on Linux alone")

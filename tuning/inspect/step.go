@@ -206,8 +206,9 @@ func (in *inspector) step(build func(s *Step) (*graph.Graph, error)) (*Step, err
 // measure runs some steps: their median in seconds, and the bytes that the process grew by at most.
 func measure(ctx context.Context, g *graph.Graph) (seconds float64, bytes int64, err error) {
 	before := startPeak()
-	if seconds, err = timed(ctx, g, 3); err != nil {
+	took, err := timed(ctx, g, 5)
+	if err != nil {
 		return 0, 0, err
 	}
-	return seconds, peakSince(before), nil
+	return took[len(took)/2], peakSince(before), nil
 }
