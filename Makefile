@@ -10,7 +10,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 export FORETOKEN_S3_BIN ?= $(CURDIR)/bin/foretoken-s3
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: build setup demo test lint unit browser clients fuzz reference exports node-tests baked real-sizes test-webgpu test-cuda memory bench report clean
+.PHONY: build setup demo test lint unit browser clients fuzz reference exports node-tests baked real-sizes test-webgpu test-cuda memory fused bench report clean
 
 build: ## both binaries: the service and its embedded S3
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/foretoken ./cmd/foretoken
@@ -99,6 +99,11 @@ real-sizes: setup build ## CLIP's ViT-B/16 and ViT-L/14 and SigLIP's B/16 by bot
 	test -d .cache/exporters || (python3 -m venv .cache/exporters && .cache/exporters/bin/pip install -q -r bench/reference/exporters.txt)
 	mkdir -p .cache/real && go test -c -o .cache/real/inspect.test ./tuning/inspect
 	.cache/exporters/bin/python bench/reference/real.py measure .cache/real bin/foretoken .cache/real/inspect.test docs/benchmarks.md $(MODELS)
+
+fused: setup ## what it is worth to run fused and quantised operators as a file has them: time and memory, on four blocks of ViT-B/16's size
+	test -d .cache/exporters || (python3 -m venv .cache/exporters && .cache/exporters/bin/pip install -q -r bench/reference/exporters.txt)
+	test -d .cache/fused || .cache/exporters/bin/python bench/reference/fused.py .cache/fused
+	FORETOKEN_FUSED=$(CURDIR)/.cache/fused go test -count 1 -v -timeout 1h ./internal/ort -run '^TestWhatFusedNodesAreWorth$$'
 
 bench: setup build ## hot paths, and a step of tuning beside PyTorch; writes docs/benchmarks.md
 	bench/run.sh

@@ -37,6 +37,7 @@ func OpenTower(b *bundle.Bundle, o ort.Options) (*Tower, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.Rounding = true // what is served computes as the model's file says
 	return &Tower{Tokenizer: tok, Info: info, options: o, sessions: map[graph.ContextOptions]*ort.Session{}}, nil
 }
 

@@ -48,6 +48,7 @@ func openTower(b *bundle.Bundle, o ort.Options, find func() (*graph.ImageTower, 
 	if err != nil {
 		return nil, err
 	}
+	o.Rounding = true // what is served computes as the model's file says
 	return &Tower{Preprocessor: p, Info: info, options: o, sessions: map[graph.ImagePromptOptions]*ort.Session{}}, nil
 }
 

@@ -6,33 +6,28 @@ import (
 	"github.com/foretoken/foretoken/graph"
 )
 
-// kernels lists, for each device, the operators that loading writes out and that the device has a kernel for which is worth
-// having: docs/decisions.md has what was measured. A graph's nodes of them run as the file has them where nothing was put
-// inside them and nothing else needs what is in there.
-var kernels = map[Provider]map[string]bool{
-	CPU: operators(plain, "Attention", "RMSNormalization", "SimplifiedLayerNormalization",
-		msft+"Gelu", msft+"BiasGelu", msft+"FastGelu", msft+"QuickGelu",
-		msft+"SkipLayerNormalization", msft+"SkipSimplifiedLayerNormalization", msft+"EmbedLayerNormalization",
-		msft+"Attention", msft+"MultiHeadAttention", msft+"RotaryEmbedding",
-		msft+"MatMulNBits", msft+"GatherBlockQuantized", msft+"DynamicQuantizeMatMul"),
-}
-
 const msft = "com.microsoft."
 
-// plain are operators of ONNX itself that each device has.
-var plain []string
+// kernels lists, for each device, the operators that loading writes out and that the device has kernels for: a graph's nodes of them
+// run as the model's file has them where nothing was put inside them and nothing else needs what is in there. docs/decisions.md says
+// what that is worth, and what is left out. Others of ONNX's own operators run as fast written out.
+var kernels = map[Provider]map[string]bool{
+	CPU: set("Attention", "RMSNormalization", "SimplifiedLayerNormalization",
+		msft+"Attention", msft+"BiasGelu", msft+"DynamicQuantizeMatMul", msft+"EmbedLayerNormalization", msft+"FastGelu",
+		msft+"GatherBlockQuantized", msft+"Gelu", msft+"MatMulNBits", msft+"MultiHeadAttention", msft+"QuickGelu", msft+"RotaryEmbedding",
+		msft+"SkipLayerNormalization", msft+"SkipSimplifiedLayerNormalization"),
+	CUDA: set("SimplifiedLayerNormalization",
+		msft+"Attention", msft+"BiasGelu", msft+"EmbedLayerNormalization", msft+"FastGelu", msft+"Gelu", msft+"MatMulNBits",
+		msft+"MultiHeadAttention", msft+"QuickGelu", msft+"RotaryEmbedding", msft+"SkipLayerNormalization", msft+"SkipSimplifiedLayerNormalization"),
+	WebGPU: set("SimplifiedLayerNormalization",
+		msft+"FastGelu", msft+"Gelu", msft+"MatMulNBits", msft+"MultiHeadAttention", msft+"QuickGelu", msft+"RotaryEmbedding",
+		msft+"SkipLayerNormalization", msft+"SkipSimplifiedLayerNormalization"),
+}
 
-func operators(lists ...any) map[string]bool {
+func set(operators ...string) map[string]bool {
 	out := map[string]bool{}
-	for _, l := range lists {
-		switch l := l.(type) {
-		case string:
-			out[l] = true
-		case []string:
-			for _, op := range l {
-				out[op] = true
-			}
-		}
+	for _, op := range operators {
+		out[op] = true
 	}
 	return out
 }
@@ -52,7 +47,14 @@ func (o Options) fuse(g *graph.Graph) (*graph.Graph, int) {
 }
 
 func (o Options) hasKernel(n *graph.Node) bool {
-	return kernels[o.Provider][operator(n)] && (o.Provider != CPU || !slices.ContainsFunc(n.Inputs, isHalf))
+	op := operator(n)
+	switch {
+	case !kernels[o.Provider][op]:
+		return false
+	case op == msft+"Attention" && o.Weights != nil: // it packs weights in a form that products can't share
+		return false
+	}
+	return o.Provider != CPU || !slices.ContainsFunc(n.Inputs, isHalf)
 }
 
 func operator(n *graph.Node) string {
