@@ -32,7 +32,10 @@ func (in *inference) follow(n *Node) {
 	if out == nil || !out.Type.IsFloat() || n.Domain != "" {
 		return
 	}
-	one, two := oneOperand[n.Op], twoOperands[n.Op]
+	one, two := pointwiseOf[n.Op], twoOperands[n.Op]
+	if passes[n.Op] {
+		one = func(x float64) float64 { return x }
+	}
 	if one == nil && two == nil {
 		return
 	}
@@ -47,19 +50,14 @@ func (in *inference) follow(n *Node) {
 	}
 }
 
-var oneOperand = map[string]func(float64) float64{
-	"Cast": same, "Identity": same, "Squeeze": same, "Unsqueeze": same, "Reshape": same,
-	"Sqrt": math.Sqrt, "Floor": math.Floor, "Ceil": math.Ceil, "Round": math.RoundToEven, "Exp": math.Exp, "Log": math.Log,
-	"Neg": func(x float64) float64 { return -x }, "Reciprocal": func(x float64) float64 { return 1 / x },
-}
+// passes are operators that leave a single number as it is.
+var passes = set("Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape")
 
 var twoOperands = map[string]func(x, y float64) float64{
 	"Add": func(x, y float64) float64 { return x + y }, "Sub": func(x, y float64) float64 { return x - y },
 	"Mul": func(x, y float64) float64 { return x * y }, "Div": func(x, y float64) float64 { return x / y },
 	"Pow": math.Pow, "Min": math.Min, "Max": math.Max,
 }
-
-func same(x float64) float64 { return x }
 
 // toInteger follows a Cast of such a float to an integer, which cuts off its fraction.
 // Sizes are far below 2^31; a value close below a whole number is one that floats missed.

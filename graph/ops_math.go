@@ -88,35 +88,12 @@ var _ = register(map[string]row{
 			b.give(n, 1, b.Op("Neg", nil, b.Mul(dx, n.Outputs[0])))
 		}
 	}},
-	"Mod":  {modShape, gradMod},
-	"Pow":  {broadcastRule, gradPow},
-	"Max":  {broadcastRule, gradExtreme},
-	"Min":  {broadcastRule, gradExtreme},
-	"Sum":  {broadcastRule, gradSum},
-	"Mean": {broadcastRule, gradMean},
-	"Neg":  {unary, chain(func(b *backward, n *Node) *Value { return b.Op("Neg", nil, b.dy(n)) })},
-	"Sqrt": {unary, chain(func(b *backward, n *Node) *Value { return b.Div(b.dy(n), b.twice(n.Outputs[0])) })},
-	"Exp":  {unary, chain(func(b *backward, n *Node) *Value { return b.Mul(b.dy(n), n.Outputs[0]) })},
-	"Log":  {unary, chain(func(b *backward, n *Node) *Value { return b.Div(b.dy(n), n.Inputs[0]) })},
-	"Abs":  {unary, chain(func(b *backward, n *Node) *Value { return b.Mul(b.dy(n), b.Op("Sign", nil, n.Inputs[0])) })},
-	"Sin":  {unary, chain(func(b *backward, n *Node) *Value { return b.Mul(b.dy(n), b.Op("Cos", nil, n.Inputs[0])) })},
-	"Cos": {unary, chain(func(b *backward, n *Node) *Value {
-		return b.Op("Neg", nil, b.Mul(b.dy(n), b.Op("Sin", nil, n.Inputs[0])))
-	})},
-	"Tan": {unary, chain(func(b *backward, n *Node) *Value {
-		y := n.Outputs[0]
-		return b.Mul(b.dy(n), b.Add(b.Mul(y, y), b.Scalar(1, y)))
-	})},
-	"Sinh": {unary, chain(func(b *backward, n *Node) *Value { return b.Mul(b.dy(n), b.Op("Cosh", nil, n.Inputs[0])) })},
-	"Cosh": {unary, chain(func(b *backward, n *Node) *Value { return b.Mul(b.dy(n), b.Op("Sinh", nil, n.Inputs[0])) })},
-	"Asin": {unary, chain(func(b *backward, n *Node) *Value { return b.Div(b.dy(n), b.Op("Sqrt", nil, b.square(n, -1, 1))) })},
-	"Acos": {unary, chain(func(b *backward, n *Node) *Value {
-		return b.Op("Neg", nil, b.Div(b.dy(n), b.Op("Sqrt", nil, b.square(n, -1, 1))))
-	})},
-	"Atan":           {unary, chain(func(b *backward, n *Node) *Value { return b.Div(b.dy(n), b.square(n, 1, 1)) })},
-	"Asinh":          {unary, chain(func(b *backward, n *Node) *Value { return b.Div(b.dy(n), b.Op("Sqrt", nil, b.square(n, 1, 1))) })},
-	"Acosh":          {unary, chain(func(b *backward, n *Node) *Value { return b.Div(b.dy(n), b.Op("Sqrt", nil, b.square(n, 1, -1))) })},
-	"Atanh":          {unary, chain(func(b *backward, n *Node) *Value { return b.Div(b.dy(n), b.square(n, -1, 1)) })},
+	"Mod":            {modShape, gradMod},
+	"Pow":            {broadcastRule, gradPow},
+	"Max":            {broadcastRule, gradExtreme},
+	"Min":            {broadcastRule, gradExtreme},
+	"Sum":            {broadcastRule, gradSum},
+	"Mean":           {broadcastRule, gradMean},
 	"QuantizeLinear": {quantizeShape, nil}, // see decompose_quantized.go
 	"Identity":       {identity, chain(func(b *backward, n *Node) *Value { return b.dy(n) })},
 	"Cast":           {castShape, chain(func(b *backward, n *Node) *Value { return b.cast(b.dy(n), n.Inputs[0].Type) })},
@@ -137,13 +114,7 @@ var _ = register(map[string]row{
 	"Not":   {logical, nil},
 	"IsNaN": {logical, nil},
 	"IsInf": {logical, nil},
-	"Reciprocal": {unary, chain(func(b *backward, n *Node) *Value {
-		y := n.Outputs[0]
-		return b.Op("Neg", nil, b.Mul(b.dy(n), b.Mul(y, y)))
-	})},
 })
-
-var _ = registerFlat(map[string]func(c *ctx){"Floor": unary, "Ceil": unary, "Round": unary, "Sign": unary})
 
 // unary: the output is like the input.
 func unary(c *ctx) { c.same() }

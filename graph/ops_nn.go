@@ -9,22 +9,6 @@ var _ = register(map[string]row{
 	"Softmax":            {unary, chain(gradSoftmax)},
 	"LogSoftmax":         {unary, chain(gradLogSoftmax)},
 	"LayerNormalization": {layerNormShape, gradLayerNorm},
-	"Sigmoid": {unary, chain(func(b *backward, n *Node) *Value {
-		y := n.Outputs[0]
-		return b.Mul(b.dy(n), b.Mul(y, b.Sub(b.Scalar(1, y), y)))
-	})},
-	"Tanh": {unary, chain(func(b *backward, n *Node) *Value {
-		y := n.Outputs[0]
-		return b.Mul(b.dy(n), b.Sub(b.Scalar(1, y), b.Mul(y, y)))
-	})},
-	"Relu": {unary, chain(func(b *backward, n *Node) *Value {
-		return b.Op("Where", nil, b.Op("Greater", nil, n.Outputs[0], b.Scalar(0, n.Outputs[0])), b.dy(n), b.Scalar(0, b.dy(n)))
-	})},
-	"Erf": {unary, chain(func(b *backward, n *Node) *Value {
-		x := n.Inputs[0]
-		return b.Mul(b.dy(n), b.Mul(b.Scalar(2/math.Sqrt(math.Pi), x), b.Op("Exp", nil, b.Op("Neg", nil, b.Mul(x, x)))))
-	})},
-	"Softplus":           {unary, chain(func(b *backward, n *Node) *Value { return b.Mul(b.dy(n), b.Op("Sigmoid", nil, n.Inputs[0])) })},
 	"Gelu":               {unary, chain(gradGelu)},
 	"GlobalAveragePool":  {globalPoolShape, chain(gradGlobalAveragePool)},
 	"BatchNormalization": {unary, gradBatchNorm},

@@ -2,7 +2,6 @@ package interp
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/foretoken/foretoken/graph"
 )
@@ -247,5 +246,3 @@ func (a Array) reshaped(dims ...int) Array { return Array{a.Type, dims, a.Data} 
 func (a Array) split(axis int) (outer, n, inner int) {
 	return count(a.Dims[:axis]), a.Dims[axis], count(a.Dims[axis+1:])
 }
-
-func round(x float64) float64 { return math.RoundToEven(x) }

@@ -99,8 +99,11 @@ func step(n *graph.Node, env map[*graph.Value]Array) (err error) {
 	if n.Op == "If" && n.Domain == "" {
 		return choose(n, env)
 	}
-	kernel, ok := kernels[n.Op]
-	if !ok || n.Domain != "" {
+	kernel := kernels[n.Op]
+	if of := graph.Pointwise(n.Op); of != nil {
+		kernel = unary(of)
+	}
+	if kernel == nil || n.Domain != "" {
 		return errs.New(errs.Unsupported, "the interpreter has no kernel for it")
 	}
 	defer func() {

@@ -8,7 +8,8 @@ import (
 	"github.com/foretoken/foretoken/graph"
 )
 
-// kernels evaluates each operator: all of a node's outputs from its inputs.
+// kernels evaluates each operator that is not on each element by itself ([graph.Pointwise]): all of a node's outputs from its
+// inputs.
 var kernels map[string]func(c *call) []Array
 
 func init() {
@@ -36,32 +37,6 @@ func init() {
 		"Not":            test(func(x float64) bool { return x == 0 }),
 		"IsNaN":          test(math.IsNaN),
 		"IsInf":          isInf,
-		"Neg":            unary(func(x float64) float64 { return -x }),
-		"Abs":            unary(math.Abs),
-		"Sqrt":           unary(math.Sqrt),
-		"Exp":            unary(math.Exp),
-		"Log":            unary(math.Log),
-		"Sin":            unary(math.Sin),
-		"Cos":            unary(math.Cos),
-		"Tan":            unary(math.Tan),
-		"Asin":           unary(math.Asin),
-		"Acos":           unary(math.Acos),
-		"Atan":           unary(math.Atan),
-		"Sinh":           unary(math.Sinh),
-		"Cosh":           unary(math.Cosh),
-		"Asinh":          unary(math.Asinh),
-		"Acosh":          unary(math.Acosh),
-		"Atanh":          unary(math.Atanh),
-		"Floor":          unary(math.Floor),
-		"Ceil":           unary(math.Ceil),
-		"Round":          unary(round),
-		"Sign":           unary(sign),
-		"Reciprocal":     unary(func(x float64) float64 { return 1 / x }),
-		"Erf":            unary(math.Erf),
-		"Tanh":           unary(math.Tanh),
-		"Sigmoid":        unary(sigmoid),
-		"Relu":           unary(func(x float64) float64 { return math.Max(x, 0) }),
-		"Softplus":       unary(func(x float64) float64 { return math.Log1p(math.Exp(x)) }),
 		"Gelu":           gelu,
 		"QuantizeLinear": quantize, "DynamicQuantizeLinear": quantizeRange,
 		"Identity": func(c *call) []Array { return one(c.in[0]) },
@@ -183,10 +158,6 @@ func isInf(c *call) []Array {
 	negative, positive := c.n.Int("detect_negative", 1) != 0, c.n.Int("detect_positive", 1) != 0
 	return test(func(x float64) bool { return negative && math.IsInf(x, -1) || positive && math.IsInf(x, 1) })(c)
 }
-
-func sign(x float64) float64 { return truth(x > 0) - truth(x < 0) }
-
-func sigmoid(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
 
 func gelu(c *call) []Array {
 	if c.n.Str("approximate", "none") == "tanh" {
