@@ -68,6 +68,15 @@ type Overrides struct {
 	Image ImagePlaces `yaml:"image"`
 	// Text says so of context and the text tower.
 	Text TextPlaces `yaml:"text"`
+	// Drawing says how a text-to-image model draws where a request doesn't.
+	Drawing Drawing `yaml:"drawing"`
+}
+
+// Drawing are the keys under drawing in foretoken.yaml.
+type Drawing struct {
+	Steps     int     `yaml:"steps"`
+	Guidance  float64 `yaml:"guidance"`
+	Scheduler string  `yaml:"scheduler"`
 }
 
 // NamePlaces says whether foretoken.yaml names places where prompts enter.

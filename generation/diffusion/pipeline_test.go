@@ -201,6 +201,15 @@ func TestSizesFollowTheImage(t *testing.T) {
 	}
 }
 
+func TestDefaultsAreTheBundles(t *testing.T) {
+	p := openFixture(t, "sd")
+	p.Bundle.Overrides.Drawing = bundle.Drawing{Steps: 7, Guidance: 3, Scheduler: "euler"}
+	r, err := p.Resolve(Request{Guidance: 2})
+	if err != nil || r.Steps != 7 || r.Guidance != 2 || r.Scheduler != "euler" {
+		t.Errorf("%d steps, guidance %g, %s, %v", r.Steps, r.Guidance, r.Scheduler, err)
+	}
+}
+
 func TestMasks(t *testing.T) {
 	img := image.NewNRGBA(image.Rect(0, 0, 4, 2))
 	for x, c := range []color.NRGBA{{255, 255, 255, 255}, {0, 0, 0, 255}, {255, 255, 255, 0}, {128, 128, 128, 255}} {

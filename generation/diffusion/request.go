@@ -1,16 +1,19 @@
 package diffusion
 
 import (
+	"cmp"
 	"image"
 	"slices"
 	"strings"
 
+	"github.com/foretoken/foretoken/bundle"
 	"github.com/foretoken/foretoken/generation/diffusion/schedule"
 	"github.com/foretoken/foretoken/internal/errs"
 	"github.com/foretoken/foretoken/prompt"
 )
 
-// Request is one picture to draw. Fields that are zero take the bundle's defaults.
+// Request is one picture to draw. Fields that are zero take what the bundle's foretoken.yaml says of
+// drawing, else the defaults told here.
 type Request struct {
 	// Prompt is what to draw, Negative what not to. A text that is longer than the encoder's window is cut.
 	Prompt, Negative string
@@ -76,6 +79,7 @@ const maxGuidance = 100
 
 // Resolve fills in the defaults and refuses what can't be done, as [Pipeline.Generate] does first.
 func (p *Pipeline) Resolve(r Request) (Request, error) {
+	r.fillIn(p.Bundle.Overrides.Drawing)
 	s, err := p.sampling(r.Scheduler, r.Mask != nil)
 	if err != nil {
 		return r, err
@@ -85,12 +89,8 @@ func (p *Pipeline) Resolve(r Request) (Request, error) {
 		return r, err
 	}
 	lcm := s.Config.Class == schedule.LCM
-	if r.Steps == 0 {
-		r.Steps = pick(lcm, 4, 30)
-	}
-	if r.Guidance == 0 {
-		r.Guidance = p.defaultGuidance(lcm)
-	}
+	r.Steps = cmp.Or(r.Steps, pick(lcm, 4, 30))
+	r.Guidance = cmp.Or(r.Guidance, p.defaultGuidance(lcm))
 	if !(r.Guidance >= 1 && r.Guidance <= maxGuidance) {
 		return r, errs.New(errs.Invalid, "guidance %g: it is 1, for none, to %d", r.Guidance, maxGuidance)
 	}
@@ -104,6 +104,13 @@ func (p *Pipeline) Resolve(r Request) (Request, error) {
 		return r, err
 	}
 	return r, checkMentioned(&r)
+}
+
+// fillIn takes what foretoken.yaml says of drawing.
+func (r *Request) fillIn(d bundle.Drawing) {
+	r.Steps = cmp.Or(r.Steps, d.Steps)
+	r.Guidance = cmp.Or(r.Guidance, d.Guidance)
+	r.Scheduler = cmp.Or(r.Scheduler, d.Scheduler)
 }
 
 func pick[T any](first bool, a, b T) T {
