@@ -1,11 +1,11 @@
 """Measure the captioner and the painter as they are committed, with ONNX Runtime.
 
-Usage: generation_evaluate.py WORK STARTER OUT.json SHEET.png
+Usage: generation_evaluate.py WORK STARTER OUT.json SHEET.png [PARTS]     PARTS, "captioner painter": what is measured anew
 STARTER is the folder that holds bundle, captioner and painter. Of the captioner: names, kinds and yes-or-no answers of pictures in
 two styles that it has never seen, and of concepts it has never seen. Of the painter: CLIP scores under the dual encoder beside
 those of the vendors' own drawings and of the same pictures under another's text, and a sheet of samples.
 """
-import json, random, sys
+import json, os, random, sys
 
 import numpy as np
 import onnxruntime
@@ -121,7 +121,7 @@ def captioned(captioner, meta, rows, pictures, rng):
     states = np.concatenate(states)
     ask = lambda text: [a for i in range(0, len(states), BATCH) for a in captioner.say(states[i : i + BATCH], text)]
     concepts = [meta["concepts"][meta["rows"][r]["hex"]] for r in rows]
-    norm = lambda text: " ".join(captioner.tokenizer.normalizer.normalize_str(text).replace("’", "'").replace("-", " ").split())
+    # Names as the tokenizer writes them: lower case, blanks around what is no letter.
     plain = lambda text: captioner.tokenizer.decode(captioner.tokenizer.encode(text, add_special_tokens=False).ids).strip()
     names = [plain(captions.thing(c["label"])) for c in concepts]
     said, captioned = ask("what is this?"), ask("")
@@ -131,6 +131,7 @@ def captioned(captioner, meta, rows, pictures, rng):
     kinds = np.array([a == captions.KINDS[c["group"]] for a, c in zip(ask("what kind of thing is it?"), concepts)])
     sub = {plain(captions.thing(c["label"])): c["sub"] for c in meta["concepts"].values()}
     near = np.array([sub.get(s) == c["sub"] for s, c in zip(said, concepts)])
+    styles = [(a, plain(captions.STYLES[meta["rows"][r]["style"]])) for a, r in zip(ask("what style is it?"), rows) if meta["rows"][r]["style"] in captions.STYLES]
     yes = []
     for r, s in zip(range(len(rows)), states):
         truth = rng.random() < 0.5
@@ -138,40 +139,49 @@ def captioned(captioner, meta, rows, pictures, rng):
         yes.append(captioner.say(s[None], f"is it {captions.thing(asked['label'])}?")[0] == ("yes" if truth else "no"))
     percent = lambda x: round(100 * float(np.mean(x)), 1)
     examples = [dict(name=n, said=s, caption=c) for n, s, c in list(zip(names, said, captioned))[:12]]
-    return dict(pictures=len(rows), name=percent(right), name_in_caption=percent(inside), subgroup=percent(near), cider_d=round(float(cider), 2), kind=percent(kinds), yes_or_no=percent(yes), examples=examples)
+    return dict(pictures=len(rows), name=percent(right), name_in_caption=percent(inside), subgroup=percent(near), cider_d=round(float(cider), 2), kind=percent(kinds),
+                style=percent([a == b for a, b in styles]) if styles else None, yes_or_no=percent(yes), examples=examples)
 
 
-def main(work, starter, out, sheet):
-    torch.set_num_threads(1)
-    rng = random.Random(0)
-    meta = captions.load(work)
-    rows, concepts = meta["rows"], meta["concepts"]
-    drawn = lambda styles, held: [i for i, r in enumerate(rows) if r["style"] in styles and r["hex"] and concepts[r["hex"]]["held"] == held]
-    pictures = np.load(f"{work}/data160/pairs.npz")["x"]
-    captioner = Captioner(f"{starter}/captioner")
-    sets = {"unseen styles, seen concepts": drawn(("openmoji", "emojione1"), False), "unseen styles, unseen concepts": drawn(("openmoji", "emojione1"), True),
-            "seen styles, unseen concepts": drawn(captions.STYLES, True), "trained pictures": captions.trained(meta)}
-    figures = dict(captioner={name: captioned(captioner, meta, sorted(rng.sample(r, min(COUNT, len(r)))), pictures, rng) for name, r in sets.items()})
-    print(json.dumps(figures, indent=1, ensure_ascii=False), flush=True)
-    judge, maker = Judge(f"{starter}/bundle"), Painter(f"{starter}/painter")
-    figures["painter"] = {}
-    for name, chosen in (("seen concepts", sets["trained pictures"]), ("unseen concepts", sets["seen styles, unseen concepts"])):
-        chosen = rng.sample(chosen, COUNT // 4)
-        article = lambda style: ("an " if style[0] in "aeiou" else "a ") + style
-        things = [captions.thing(concepts[rows[r]["hex"]]["label"]) for r in chosen]
-        texts = [f"{article(captions.STYLES[rows[r]['style']])} drawing of {t}" for r, t in zip(chosen, things)]
-        made = maker.draw(texts)
-        real = np.stack([(vae.on(vae.pictures(work)[r][None], torch.ones(1, 3))[0].permute(1, 2, 0).numpy() * 127.5 + 127.5).round().astype(np.uint8) for r in chosen])
+def captioner_figures(work, starter, meta, sets, rng):
+    pictures, captioner = np.load(f"{work}/data160/pairs.npz")["x"], Captioner(f"{starter}/captioner")
+    return {name: captioned(captioner, meta, sorted(rng.sample(rows, min(COUNT, len(rows)))), pictures, rng) for name, rows in sets.items()}
+
+
+def painter_figures(work, starter, meta, sets, rng, sheet):
+    judge, maker, small, rows = Judge(f"{starter}/bundle"), Painter(f"{starter}/painter"), vae.pictures(work), meta["rows"]
+    figures = {}
+    for name in ("trained pictures", "seen styles, unseen concepts"):
+        chosen = rng.sample(sets[name], COUNT // 4)
+        styles = [captions.STYLES[rows[r]["style"]] for r in chosen]
+        things = [captions.thing(meta["concepts"][rows[r]["hex"]]["label"]) for r in chosen]
+        made = maker.draw([f"{'an' if s[0] in 'aeiou' else 'a'} {s} drawing of {t}" for s, t in zip(styles, things)])
+        real = vae.on(small[chosen], torch.ones(len(chosen), 3))
+        real = (real.permute(0, 2, 3, 1).numpy() * 127.5 + 127.5).round().astype(np.uint8)
         t, m, v = judge.texts([f"a drawing of {x}" for x in things]), judge.images(made), judge.images(real)
-        figures["painter"][name] = dict(pictures=len(chosen), clip_score=score(m, t), of_the_vendors=score(v, t), under_another_text=score(m, np.roll(t, 1, 0)),
-                                        own_text_first_of_all=round(100 * float(((m @ t.T).argmax(1) == np.arange(len(t))).mean()), 1), cosine_to_the_vendors=round(float((m * v).sum(1).mean()), 3),
-                                        cosine_to_anothers=round(float((m * np.roll(v, 1, 0)).sum(1).mean()), 3))
-    print(json.dumps(figures["painter"], indent=1))
+        figures[name] = dict(
+            pictures=len(chosen), clip_score=score(m, t), under_anothers_text=score(m, np.roll(t, 1, 0)), of_the_vendors=score(v, t),
+            own_text_first=round(100 * float(((m @ t.T).argmax(1) == np.arange(len(t))).mean()), 1), of_the_vendors_own_text_first=round(100 * float(((v @ t.T).argmax(1) == np.arange(len(t))).mean()), 1),
+            cosine_to_the_vendors=round(float((m * v).sum(1).mean()), 3), cosine_to_anothers=round(float((m * np.roll(v, 1, 0)).sum(1).mean()), 3))
     grid = maker.draw(SEEN + UNSEEN).reshape(2, 8, 64, 64, 3).transpose(0, 2, 1, 3, 4).reshape(128, 512, 3)
     Image.fromarray(grid).save(sheet, optimize=True)
+    return figures
+
+
+def main(work, starter, out, sheet, parts="captioner painter"):
+    torch.set_num_threads(1)
+    rng, meta = random.Random(0), captions.load(work)
+    drawn = lambda styles, held: [i for i, r in enumerate(meta["rows"]) if r["style"] in styles and r["hex"] and meta["concepts"][r["hex"]]["held"] == held]
+    sets = {"unseen styles, seen concepts": drawn(("openmoji", "emojione1"), False), "unseen styles, unseen concepts": drawn(("openmoji", "emojione1"), True),
+            "seen styles, unseen concepts": drawn(captions.STYLES, True), "trained pictures": captions.trained(meta)}
+    figures = json.load(open(out)) if os.path.exists(out) else {}
+    if "captioner" in parts:
+        figures["captioner"] = captioner_figures(work, starter, meta, sets, rng)
+    if "painter" in parts:
+        figures["painter"] = painter_figures(work, starter, meta, sets, rng, sheet)
     with open(out, "w") as f:
         f.write(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5])
+    main(*sys.argv[1:])

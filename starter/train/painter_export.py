@@ -125,6 +125,8 @@ def configs(bundle, out, unet):
     dump(f"{out}/unet/config.json", dict(_class_name="UNet2DConditionModel", _diffusers_version=version, **{k: v for k, v in unet.config.items() if not k.startswith("_")}))
     dual = json.load(open(f"{bundle}/config.json"))["text_config"]
     dump(f"{out}/text_encoder/config.json", dict(dual, architectures=["CLIPTextModel"]))
+    with open(f"{out}/foretoken.yaml", "w") as f:
+        f.write(f"drawing:\n  steps: 20\n  guidance: {painter.GUIDANCE}\n")
     os.makedirs(f"{out}/tokenizer", exist_ok=True)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(f"{bundle}/{name}", f"{out}/tokenizer/{name}")
