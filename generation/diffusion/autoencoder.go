@@ -15,10 +15,8 @@ import (
 // imageEncoder is the half of the autoencoder that turns images into latents.
 type imageEncoder struct {
 	*network
-	// moments says that the output is means and log-variances; random are inputs that stand where the
-	// file drew its own noise.
-	moments bool
-	random  []*graph.Value
+	// random are inputs that stand where the file drew its own noise.
+	random []*graph.Value
 }
 
 func (p *Pipeline) openEncoder() (*imageEncoder, error) {
@@ -29,13 +27,12 @@ func (p *Pipeline) openEncoder() (*imageEncoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	channels := extent(g.Outputs[0], 1)
 	random := takeNoise(g)
 	n, err := p.openNetwork(g)
 	if err != nil {
 		return nil, err
 	}
-	return &imageEncoder{n, channels == 2*p.Channels, random}, nil
+	return &imageEncoder{n, random}, nil
 }
 
 // takeNoise makes the noise that a file draws an input, so that the same seed gives the same latents.
@@ -85,7 +82,7 @@ func (p *Pipeline) Encode(ctx context.Context, pixels []float32, height, width i
 	if err != nil {
 		return Latents{}, err
 	}
-	if e.moments && len(out) == 2*size {
+	if len(out) == 2*size { // means and log-variances
 		l := Latents{Mean: out[:size], Std: make([]float32, size)}
 		for i, v := range out[size:] { // diffusers keeps log-variances between -30 and 20
 			l.Std[i] = float32(math.Exp(0.5 * min(max(float64(v), -30), 20)))
