@@ -15,7 +15,7 @@ var kernels = map[Provider]map[string]bool{
 	CPU: set("Attention", "RMSNormalization", "SimplifiedLayerNormalization",
 		msft+"Attention", msft+"BiasGelu", msft+"DynamicQuantizeMatMul", msft+"EmbedLayerNormalization", msft+"FastGelu",
 		msft+"GatherBlockQuantized", msft+"Gelu", msft+"MatMulNBits", msft+"MultiHeadAttention", msft+"QuickGelu", msft+"RotaryEmbedding",
-		msft+"SkipLayerNormalization", msft+"SkipSimplifiedLayerNormalization"),
+		msft+"SkipSimplifiedLayerNormalization"), // SkipLayerNormalization is slower than a sum and a norm
 	CUDA: set("SimplifiedLayerNormalization",
 		msft+"Attention", msft+"BiasGelu", msft+"EmbedLayerNormalization", msft+"FastGelu", msft+"Gelu", msft+"MatMulNBits",
 		msft+"MultiHeadAttention", msft+"QuickGelu", msft+"RotaryEmbedding", msft+"SkipLayerNormalization", msft+"SkipSimplifiedLayerNormalization"),
