@@ -10,7 +10,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 export FORETOKEN_S3_BIN ?= $(CURDIR)/bin/foretoken-s3
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: build setup demo test lint unit browser clients fuzz reference exports node-tests baked real-sizes test-webgpu test-cuda memory fused bench report clean
+.PHONY: build setup demo test lint unit browser clients fuzz reference exports node-tests baked real-sizes test-webgpu test-cuda memory fused bench report report-captions clean
 
 build: ## both binaries: the service and its embedded S3
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/foretoken ./cmd/foretoken
@@ -110,6 +110,9 @@ bench: setup build ## hot paths, and a step of tuning beside PyTorch; writes doc
 
 report: setup build ## the demo's table over three seeds beside PyTorch; writes docs/report.md
 	bench/report.sh
+
+report-captions: setup ## the starter's captioner before and after tuning over three seeds; writes docs/report-captions.md
+	FORETOKEN_CAPTIONS_REPORT=$(CURDIR)/docs/report-captions.md go test -count 1 -timeout 2h -v ./tuning/captioning -run '^TestGain$$'
 
 clean:
 	rm -rf bin .cache

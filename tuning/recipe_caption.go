@@ -32,7 +32,7 @@ type Prefix struct {
 	Init  string  `yaml:"init" json:"init,omitempty"`
 	Std   float64 `yaml:"std" json:"std,omitempty"`
 	// Hidden is the units between the two layers of a map, or of the network that makes keys and values while they are
-	// learned; 0 is one layer, or none.
+	// learned; 0 is one layer, or none. -1 is half as many as a map has outputs, as in ClipCap.
 	Hidden int `yaml:"hidden" json:"hidden,omitempty"`
 }
 
@@ -57,7 +57,7 @@ func (r *Recipe) checkCaptions() error {
 		bounds = append(bounds, bound{"visual.tokens", float64(r.Visual.Tokens), 1, 1024}, bound{"prefix.tokens", float64(r.Prefix.Tokens), 0, 0})
 	} else {
 		bounds = append(bounds, bound{"visual.tokens", float64(r.Visual.Tokens), 0, 1024}, bound{"prefix.tokens", float64(r.Prefix.Tokens), 1, 1024},
-			bound{"prefix.std", r.Prefix.Std, 0, 100}, bound{"prefix.hidden", float64(r.Prefix.Hidden), 0, 1 << 16})
+			bound{"prefix.std", r.Prefix.Std, 0, 100}, bound{"prefix.hidden", float64(r.Prefix.Hidden), leastHidden(r.Method), 1 << 16})
 	}
 	bounds = append(bounds, bound{"visual.depth", float64(r.Visual.Depth), 1, 1000})
 	if err := r.within(bounds); err != nil {
@@ -76,9 +76,18 @@ func (r *Recipe) checkCaptions() error {
 	return r.checkDescent(true)
 }
 
+// leastHidden is -1 for maps, whose hidden units may be counted by their outputs.
+func leastHidden(method string) float64 {
+	if method == CaptionMap {
+		return -1
+	}
+	return 0
+}
+
 // ResolveCaptions returns the recipe of a method that learns what a captioner says, with the depth of image tokens cut to
-// the encoder's blocks, the epochs for the number of training images, and what the method does not use left out.
-func (r *Recipe) ResolveCaptions(blocks, images int) (*Recipe, error) {
+// the encoder's blocks, a map's hidden units counted for a decoder of the given width, the epochs for the number of training
+// images, and what the method does not use left out.
+func (r *Recipe) ResolveCaptions(blocks, width, images int) (*Recipe, error) {
 	if err := r.check(); err != nil {
 		return nil, err
 	}
@@ -93,6 +102,9 @@ func (r *Recipe) ResolveCaptions(blocks, images int) (*Recipe, error) {
 	}
 	if c.Method == CaptionVisual {
 		c.Prefix = Prefix{}
+	}
+	if c.Prefix.Hidden < 0 {
+		c.Prefix.Hidden = c.Prefix.Tokens * width / 2
 	}
 	if c.Caption.Longest == 0 {
 		c.Caption.Longest = 64

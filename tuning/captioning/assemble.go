@@ -15,7 +15,7 @@ const (
 	mappedName   = "mapped"   // [B,P,D] what a map makes of them
 	prefixName   = "prefix"   // a decoder's input of tokens before its own
 	oursName     = "ours"     // [1,P,D] a learned prefix that stands before mapped tokens
-	frontName    = "front."   // stands before the name of a decoder's input that is computed
+	madeName     = "made."    // stands before the name of keys or values that a network makes
 )
 
 // parts is where learned tensors can enter an image-to-text model.
@@ -86,11 +86,11 @@ func (a *assembly) keysAndValues(p parts, r *tuning.Recipe) error {
 	if err != nil {
 		return err
 	}
-	to := map[string]string{}
+	var names []string
 	for _, s := range keyValues(p.Decoder, 1) {
-		to[frontName+s.name] = s.name
+		names = append(names, s.name)
 	}
-	return a.ahead(front, to)
+	return a.ahead(front, names...)
 }
 
 // mapped is a decoder behind the tokens that are made of an image's feature. A learned prefix comes before them.
@@ -118,7 +118,7 @@ func (a *assembly) mapped(p parts, r *tuning.Recipe) error {
 		if err != nil {
 			return err
 		}
-		if err := a.ahead(front, map[string]string{frontName + prefixName: prefixName}); err != nil {
+		if err := a.ahead(front, prefixName); err != nil {
 			return err
 		}
 		a.source = mappedName
@@ -130,7 +130,7 @@ func (a *assembly) mapped(p parts, r *tuning.Recipe) error {
 	if err != nil {
 		return err
 	}
-	err = a.ahead(front, map[string]string{front.Outputs[0].Name: a.source})
+	err = a.ahead(front, a.source)
 	a.source = featuresName
 	return err
 }
@@ -160,22 +160,23 @@ func (a *assembly) seeing(p parts, r *tuning.Recipe) error {
 	if p.Images.Pooling == graph.PoolNone {
 		a.visual = r.Visual.Tokens
 	}
-	err = a.ahead(tower, map[string]string{tower.Outputs[0].Name: a.source})
+	err = a.ahead(tower, a.source)
 	a.source = tokensName
 	return err
 }
 
-// ahead puts a graph in front and makes its outputs the inputs of what stands behind it.
-func (a *assembly) ahead(front *graph.Graph, to map[string]string) error {
+// ahead puts a graph in front and makes its outputs, in order, the named inputs of what stands behind it.
+func (a *assembly) ahead(front *graph.Graph, inputs ...string) error {
 	g, err := graph.Merge(front, a.graph)
 	if err != nil {
 		return err
 	}
-	for output, input := range to {
-		if err := g.Feed(input, g.Output(output)); err != nil {
+	for i, input := range inputs { // Merge may have given outputs other names
+		if err := g.Feed(input, g.Outputs[i]); err != nil {
 			return err
 		}
 	}
+	g.Outputs = g.Outputs[len(inputs):]
 	a.graph = g
 	return g.Infer()
 }
@@ -189,7 +190,7 @@ func joined(p parts, ours, theirs int) (*graph.Graph, error) {
 		yours := b.Input(mappedName, graph.Float, graph.Shape{batch, graph.Known(int64(theirs)), width})
 		rows := b.Op("Shape", graph.Attrs{"start": int64(0), "end": int64(1)}, yours)
 		mine = b.Op("Expand", nil, mine, b.Op("Concat", graph.Attrs{"axis": int64(0)}, rows, b.Ints(1, 1)))
-		b.Output(frontName+prefixName, b.Op("Concat", graph.Attrs{"axis": int64(1)}, mine, yours))
+		b.Output("joined", b.Op("Concat", graph.Attrs{"axis": int64(1)}, mine, yours))
 	})
 }
 
@@ -230,7 +231,7 @@ func reparametrisation(d *graph.DecoderTower, prefix tuning.Prefix) (*graph.Grap
 			sizes[i] = 1
 		}
 		for i, layer := range b.Ops("Split", len(kv), graph.Attrs{"axis": int64(0)}, y, b.Ints(sizes...)) {
-			b.Output(frontName+kv[i].name, layer)
+			b.Output(madeName+kv[i].name, layer)
 		}
 	})
 }

@@ -172,9 +172,9 @@ func (b batch) right(guesses []int64) int {
 	return n
 }
 
-// longest is the number of places of the batch's longest text.
+// longest is the number of places of the batch's longest text, at least one.
 func (b batch) longest() int {
-	n := 0
+	n := 1
 	for _, row := range b.ids {
 		n = max(n, len(row))
 	}

@@ -53,7 +53,7 @@ func TestTheLossIsCrossEntropy(t *testing.T) {
 // TestPaddingAndMicroBatchesChangeNothing takes a batch row by row: the sums of losses and gradients are the batch's.
 func TestPaddingAndMicroBatchesChangeNothing(t *testing.T) {
 	tensors := readTensors(t, "testdata/reference.safetensors")
-	for _, c := range references {
+	for _, c := range referenceCases {
 		t.Run(c.name, func(t *testing.T) {
 			o, params := c.objective(t, tensors)
 			b := c.batch(t, tensors, 1)

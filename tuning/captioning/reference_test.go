@@ -37,7 +37,7 @@ type reference struct {
 	renamed map[string]string // our names for the reference's parameters, where they differ
 }
 
-var references = []reference{
+var referenceCases = []reference{
 	{name: "prefix", method: tuning.CaptionPrefix, parts: attending, renamed: map[string]string{"embedding.weight": "prefix"}},
 	{name: "keys", method: tuning.CaptionKeyValues, parts: attending},
 	{name: "network", method: tuning.CaptionKeyValues, parts: attending, hidden: referenceHidden, renamed: map[string]string{
@@ -169,7 +169,7 @@ func (c reference) batch(t *testing.T, tensors map[string]*graph.Tensor, step in
 // TestGradientsArePyTorchs compares loss and gradients of the first batch.
 func TestGradientsArePyTorchs(t *testing.T) {
 	tensors := readTensors(t, "testdata/reference.safetensors")
-	for _, c := range references {
+	for _, c := range referenceCases {
 		t.Run(c.name, func(t *testing.T) {
 			o, params := c.objective(t, tensors)
 			b := c.batch(t, tensors, 0)
@@ -197,7 +197,7 @@ func TestGradientsArePyTorchs(t *testing.T) {
 // ||dp - dp'|| / ||dp'|| <= 1e-2, dp what the steps changed.
 func TestTrajectory(t *testing.T) {
 	tensors := readTensors(t, "testdata/reference.safetensors")
-	for _, c := range references {
+	for _, c := range referenceCases {
 		t.Run(c.name, func(t *testing.T) {
 			o, params := c.objective(t, tensors)
 			for step := range referenceSteps {
