@@ -2,10 +2,12 @@ package serving
 
 import (
 	"context"
+	"runtime/debug"
 	"sync"
 	"time"
 
 	"github.com/foretoken/foretoken/graph"
+	"github.com/foretoken/foretoken/internal/errs"
 	"github.com/foretoken/foretoken/tuning"
 )
 
@@ -24,6 +26,8 @@ type row struct {
 	answer chan answer
 }
 
+func (r row) context() context.Context { return r.ctx }
+
 type answer struct {
 	embedding []float32 // [P], L2-normalised
 	err       error
@@ -37,23 +41,105 @@ const (
 	patience = 250 * time.Millisecond
 )
 
-// batcher gathers rows of one shape and embeds them in one forward pass. The forward passes of
-// all shapes take turns, since each uses every core.
-type batcher struct {
+// waiting is a request in a batcher: its context ends when the client is gone.
+type waiting interface{ context() context.Context }
+
+// batcher gathers requests and has those that come together answered at once.
+type batcher[R waiting] struct {
+	turn   *sync.Mutex // of those whose batches use every core
+	coming func() bool // whether requests are on their way
+	most   int         // requests of a batch
+	answer func(ctx context.Context, requests []R)
+	queue  chan R
+}
+
+// add hands a request over, unless its client goes first.
+func (b *batcher[R]) add(r R) error {
+	select {
+	case b.queue <- r:
+		return nil
+	case <-r.context().Done():
+		return r.context().Err()
+	}
+}
+
+// run serves batches until ctx ends.
+func (b *batcher[R]) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case first := <-b.queue:
+			b.serve(ctx, first)
+		}
+	}
+}
+
+// serve takes what has gathered when the turn is this batcher's.
+func (b *batcher[R]) serve(ctx context.Context, first R) {
+	requests := b.gather([]R{first}, settle)
+	b.turn.Lock()
+	defer b.turn.Unlock()
+	requests = b.gather(requests, 0)
+	live := requests[:0]
+	for _, r := range requests {
+		if r.context().Err() == nil {
+			live = append(live, r)
+		}
+	}
+	if len(live) > 0 {
+		b.answer(ctx, live)
+	}
+}
+
+// gather adds requests until none has come for the given time, though not while others are on
+// their way and patience lasts.
+func (b *batcher[R]) gather(requests []R, wait time.Duration) []R {
+	start := time.Now()
+	for len(requests) < b.most {
+		select {
+		case r := <-b.queue:
+			requests = append(requests, r)
+			continue
+		default:
+		}
+		if wait == 0 {
+			return requests
+		}
+		select {
+		case r := <-b.queue:
+			requests = append(requests, r)
+		case <-time.After(wait):
+			if !b.coming() || time.Since(start) > patience {
+				return requests
+			}
+		}
+	}
+	return requests
+}
+
+// safely makes a panic an error: a batch is of several clients.
+func safely[T any](f func() (T, error)) (out T, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = errs.New(errs.Internal, "panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return f()
+}
+
+// embedder embeds rows of one shape, those of a batch in one forward pass.
+type embedder struct {
 	shape   shape
-	turn    *sync.Mutex
-	coming  func() bool // whether requests are on their way
 	metrics *Metrics
-	rows    chan row
+	batcher[row]
 }
 
 // embed waits for the row's embedding.
-func (b *batcher) embed(ctx context.Context, pixels []float32, layers []*graph.Tensor) ([]float32, error) {
+func (e *embedder) embed(ctx context.Context, pixels []float32, layers []*graph.Tensor) ([]float32, error) {
 	r := row{ctx, pixels, layers, make(chan answer, 1)}
-	select {
-	case b.rows <- r:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if err := e.add(r); err != nil {
+		return nil, err
 	}
 	select {
 	case a := <-r.answer:
@@ -63,64 +149,9 @@ func (b *batcher) embed(ctx context.Context, pixels []float32, layers []*graph.T
 	}
 }
 
-// run serves batches until ctx ends.
-func (b *batcher) run(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case first := <-b.rows:
-			b.serve(ctx, first)
-		}
-	}
-}
-
-// serve takes what has gathered when the forward passes' turn is this shape's.
-func (b *batcher) serve(ctx context.Context, first row) {
-	rows := b.gather([]row{first}, settle)
-	b.turn.Lock()
-	defer b.turn.Unlock()
-	rows = b.gather(rows, 0)
-	live := rows[:0]
-	for _, r := range rows {
-		if r.ctx.Err() == nil {
-			live = append(live, r)
-		}
-	}
-	if len(live) > 0 {
-		b.answer(ctx, live)
-	}
-}
-
-// gather adds rows until none has come for the given time, though not while others are on their
-// way and patience lasts.
-func (b *batcher) gather(rows []row, wait time.Duration) []row {
-	start := time.Now()
-	for len(rows) < maxRows {
-		select {
-		case r := <-b.rows:
-			rows = append(rows, r)
-			continue
-		default:
-		}
-		if wait == 0 {
-			return rows
-		}
-		select {
-		case r := <-b.rows:
-			rows = append(rows, r)
-		case <-time.After(wait):
-			if !b.coming() || time.Since(start) > patience {
-				return rows
-			}
-		}
-	}
-	return rows
-}
-
-// answer embeds the rows together; where that fails, each alone, so that a bad row fails by itself.
-func (b *batcher) answer(ctx context.Context, rows []row) {
-	embeddings, err := b.forward(ctx, rows)
+// answers embeds the rows together; where that fails, each alone, so that a bad row fails by itself.
+func (e *embedder) answers(ctx context.Context, rows []row) {
+	embeddings, err := safely(func() ([][]float32, error) { return e.forward(ctx, rows) })
 	if err == nil {
 		for i, r := range rows {
 			r.answer <- answer{embedding: embeddings[i]}
@@ -132,26 +163,26 @@ func (b *batcher) answer(ctx context.Context, rows []row) {
 		return
 	}
 	for i := range rows {
-		b.answer(ctx, rows[i:i+1])
+		e.answers(ctx, rows[i:i+1])
 	}
 }
 
 // forward runs the image tower once.
-func (b *batcher) forward(ctx context.Context, rows []row) ([][]float32, error) {
-	b.metrics.Forwards.Inc()
-	b.metrics.Rows.Add(float64(len(rows)))
+func (e *embedder) forward(ctx context.Context, rows []row) ([][]float32, error) {
+	e.metrics.Forwards.Inc()
+	e.metrics.Rows.Add(float64(len(rows)))
 	start := time.Now()
-	defer func() { b.metrics.Seconds.Observe(time.Since(start).Seconds()) }()
+	defer func() { e.metrics.Seconds.Observe(time.Since(start).Seconds()) }()
 	pixels := make([][]float32, len(rows))
 	for i, r := range rows {
 		pixels[i] = r.pixels
 	}
-	m := b.shape.model
+	m := e.shape.model
 	tokens, err := m.Images.Tokens(ctx, m.Images.Pixels(pixels...))
 	if err != nil {
 		return nil, err
 	}
-	layers, err := b.stack(rows)
+	layers, err := e.stack(rows)
 	if err != nil {
 		return nil, err
 	}
@@ -172,8 +203,8 @@ func (b *batcher) forward(ctx context.Context, rows []row) ([][]float32, error) 
 }
 
 // stack joins the rows' prompts layer by layer: [B,K,D].
-func (b *batcher) stack(rows []row) ([]*graph.Tensor, error) {
-	layers := make([]*graph.Tensor, b.shape.depth)
+func (e *embedder) stack(rows []row) ([]*graph.Tensor, error) {
+	layers := make([]*graph.Tensor, e.shape.depth)
 	for layer := range layers {
 		var all []float32
 		var dims []int64

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +17,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/foretoken/foretoken/generation/caption"
+	"github.com/foretoken/foretoken/generation/diffusion"
 	"github.com/foretoken/foretoken/internal/errs"
 	"github.com/foretoken/foretoken/prompt"
 	"github.com/foretoken/foretoken/storage"
@@ -23,11 +26,17 @@ import (
 	"github.com/foretoken/foretoken/vision"
 )
 
-// Metrics count what goes through the image towers.
+// Metrics count what goes through the models.
 type Metrics struct {
-	Forwards prometheus.Counter
-	Rows     prometheus.Counter
-	Seconds  prometheus.Histogram
+	Forwards       prometheus.Counter // through image towers
+	Rows           prometheus.Counter
+	Seconds        prometheus.Histogram
+	CaptionBatches prometheus.Counter
+	Captions       prometheus.Counter
+	PictureBatches prometheus.Counter
+	Pictures       prometheus.Counter
+	PictureSeconds prometheus.Histogram
+	Queued         prometheus.Gauge // pictures
 }
 
 func newMetrics(r prometheus.Registerer) *Metrics {
@@ -35,8 +44,15 @@ func newMetrics(r prometheus.Registerer) *Metrics {
 		Forwards: prometheus.NewCounter(prometheus.CounterOpts{Name: "foretoken_image_forwards_total", Help: "Forward passes through an image tower."}),
 		Rows:     prometheus.NewCounter(prometheus.CounterOpts{Name: "foretoken_image_rows_total", Help: "Images in those passes."}),
 		Seconds:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "foretoken_image_forward_seconds", Help: "Time of a pass.", Buckets: prometheus.ExponentialBuckets(0.002, 2, 12)}),
+
+		CaptionBatches: prometheus.NewCounter(prometheus.CounterOpts{Name: "foretoken_caption_batches_total", Help: "Batches of captions and answers."}),
+		Captions:       prometheus.NewCounter(prometheus.CounterOpts{Name: "foretoken_captions_total", Help: "Captions and answers in those batches."}),
+		PictureBatches: prometheus.NewCounter(prometheus.CounterOpts{Name: "foretoken_picture_batches_total", Help: "Batches of generated pictures."}),
+		Pictures:       prometheus.NewCounter(prometheus.CounterOpts{Name: "foretoken_pictures_total", Help: "Generated pictures in those batches."}),
+		PictureSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "foretoken_picture_batch_seconds", Help: "Time of a batch of pictures.", Buckets: prometheus.ExponentialBuckets(0.1, 2, 14)}),
+		Queued:         prometheus.NewGauge(prometheus.GaugeOpts{Name: "foretoken_pictures_queued", Help: "Pictures that wait for their batch."}),
 	}
-	r.MustRegister(m.Forwards, m.Rows, m.Seconds)
+	r.MustRegister(m.Forwards, m.Rows, m.Seconds, m.CaptionBatches, m.Captions, m.PictureBatches, m.Pictures, m.PictureSeconds, m.Queued)
 	return m
 }
 
@@ -56,11 +72,15 @@ type Engine struct {
 	ctx     context.Context // ends the batchers
 	stop    context.CancelFunc
 	running sync.WaitGroup
-	turn    sync.Mutex
+	turn    sync.Mutex   // of forward passes through image towers
+	writing sync.Mutex   // turn of batches of captions
+	drawing sync.Mutex   // turn of batches of pictures
 	coming  atomic.Int64 // requests on their way
 
 	mu          sync.Mutex
-	batchers    map[shape]*batcher
+	embedders   map[shape]*embedder
+	captioners  map[*caption.Model]*batcher[captionRow]
+	painters    map[*diffusion.Pipeline]*easel
 	prompts     *lru.Cache[string, *prompt.Prompt]
 	classifiers *lru.Cache[string, *tuning.Classifier]
 	indexes     *lru.Cache[string, *index]
@@ -69,7 +89,10 @@ type Engine struct {
 
 // New makes an engine over the catalogue's prompts. Its counters go to r.
 func New(c *storage.Catalog, objs storage.Objects, models *tuning.Models, r prometheus.Registerer) *Engine {
-	e := &Engine{catalog: c, objects: objs, models: models, metrics: newMetrics(r), batchers: map[shape]*batcher{}}
+	e := &Engine{
+		catalog: c, objects: objs, models: models, metrics: newMetrics(r), embedders: map[shape]*embedder{},
+		captioners: map[*caption.Model]*batcher[captionRow]{}, painters: map[*diffusion.Pipeline]*easel{},
+	}
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	e.prompts, _ = lru.New[string, *prompt.Prompt](cachedPrompts) // fails for sizes below 1 alone
 	e.classifiers, _ = lru.New[string, *tuning.Classifier](cachedClassifiers)
@@ -101,11 +124,7 @@ func (e *Engine) Resolve(ctx context.Context, promptRef, bundle string) (*Target
 		}
 		return &Target{Model: m, Key: "bundle " + m.Bundle.Digest}, nil
 	}
-	name, revision, err := ParseRef(promptRef)
-	if err != nil {
-		return nil, err
-	}
-	row, err := e.catalog.Prompt(ctx, name, revision)
+	row, err := e.row(ctx, promptRef)
 	if err != nil {
 		return nil, err
 	}
@@ -113,14 +132,53 @@ func (e *Engine) Resolve(ctx context.Context, promptRef, bundle string) (*Target
 	if err != nil {
 		return nil, err
 	}
+	p, err := e.promptOf(ctx, row, m.Bundle.Digest, prompt.Classifier)
+	if err != nil {
+		return nil, err
+	}
+	return &Target{Model: m, Prompt: p, Key: "prompt " + row.Digest}, nil
+}
+
+// row finds a prompt by NAME or NAME@REVISION.
+func (e *Engine) row(ctx context.Context, ref string) (storage.Prompt, error) {
+	name, revision, err := ParseRef(ref)
+	if err != nil {
+		return storage.Prompt{}, err
+	}
+	return e.catalog.Prompt(ctx, name, revision)
+}
+
+// find says what a name stands for: a prompt, whose row it returns, else a bundle.
+func (e *Engine) find(ctx context.Context, name string) (bundle string, row *storage.Prompt, err error) {
+	r, err := e.row(ctx, name)
+	if err == nil {
+		return r.Bundle, &r, nil
+	}
+	if errs.Of(err) != errs.NotFound {
+		return "", nil, err
+	}
+	if _, err := e.catalog.Bundle(ctx, name); err != nil {
+		if errs.Of(err) == errs.NotFound {
+			err = errs.New(errs.NotFound, "the model %.100q does not exist: GET /v1/models lists bundles and prompts", name)
+		}
+		return "", nil, err
+	}
+	return name, nil, nil
+}
+
+// promptOf reads a prompt, which has to be of a bundle and of one of the kinds.
+func (e *Engine) promptOf(ctx context.Context, row storage.Prompt, digest string, kinds ...prompt.Kind) (*prompt.Prompt, error) {
 	p, err := e.load(ctx, row)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.CheckBundle(m.Bundle.Digest); err != nil {
+	if err := p.CheckBundle(digest); err != nil {
 		return nil, err
 	}
-	return &Target{Model: m, Prompt: p, Key: "prompt " + row.Digest}, nil
+	if !slices.Contains(kinds, p.Card.Kind) {
+		return nil, errs.New(errs.Invalid, "prompt %q is of the kind %s; what is asked for takes %s", row.Name, p.Card.Kind, kinds)
+	}
+	return p, nil
 }
 
 // ParseRef splits "name@revision"; without a revision it is 0.
@@ -189,7 +247,7 @@ func (e *Engine) EmbedImage(ctx context.Context, t *Target, image []byte) ([]flo
 	if s.depth > 0 {
 		s.tokens = int(layers[0].Dims[1])
 	}
-	return e.batcher(s).embed(ctx, pixels, layers)
+	return e.embedder(s).embed(ctx, pixels, layers)
 }
 
 // arrival is the context's key for what Expect returns.
@@ -212,15 +270,16 @@ func (e *Engine) pixels(m *tuning.Model, image []byte) ([]float32, error) {
 	return m.Images.Apply(img), nil
 }
 
-// batcher returns the batcher of a shape, and starts it where it is the first of it.
-func (e *Engine) batcher(s shape) *batcher {
+// embedder returns the embedder of a shape, and starts it where it is the first of it.
+func (e *Engine) embedder(s shape) *embedder {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	b := e.batchers[s]
-	if b == nil {
-		b = &batcher{shape: s, turn: &e.turn, metrics: e.metrics, rows: make(chan row, maxRows), coming: func() bool { return e.coming.Load() > 0 }}
-		e.batchers[s] = b
-		e.running.Go(func() { b.run(e.ctx) })
+	em := e.embedders[s]
+	if em == nil {
+		em = &embedder{shape: s, metrics: e.metrics}
+		em.batcher = batcher[row]{turn: &e.turn, coming: func() bool { return e.coming.Load() > 0 }, most: maxRows, answer: em.answers, queue: make(chan row, maxRows)}
+		e.embedders[s] = em
+		e.running.Go(func() { em.run(e.ctx) })
 	}
-	return b
+	return em
 }
