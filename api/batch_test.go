@@ -72,10 +72,16 @@ func (s scores) of(class string) float64 {
 // forwards reads the count of forward passes.
 func (s *service) forwards(t *testing.T) int {
 	t.Helper()
+	return s.counter(t, "foretoken_image_forwards_total")
+}
+
+// counter reads a counter.
+func (s *service) counter(t *testing.T, name string) int {
+	t.Helper()
 	_, b := s.send(t, "GET", "/metrics", "", nil)
-	_, rest, found := strings.Cut(string(b), "\nforetoken_image_forwards_total ")
+	_, rest, found := strings.Cut(string(b), "\n"+name+" ")
 	if !found {
-		t.Fatal("/metrics has no forward passes")
+		t.Fatalf("/metrics has no %s", name)
 	}
 	number, _, _ := strings.Cut(rest, "\n")
 	return int(must(strconv.ParseFloat(number, 64))(t))

@@ -15,6 +15,7 @@ func TestOpenAIsClientsInOtherLanguages(t *testing.T) {
 	s := start(t, nil)
 	s.upload(t, "emoji", demoZip(t, "openmoji", 2, 1))
 	s.tune(t, "emoji", "coop", "p")
+	s.addGenerators(t)
 	image := filepath.Join(t.TempDir(), "image.png")
 	check(t, os.WriteFile(image, sampleImage(t, "openmoji_animal_mammal.png"), 0o600))
 	installed := must(filepath.Abs("../.cache/clients"))(t)

@@ -148,6 +148,7 @@ func TestTheWholeServiceKeepsItsContract(t *testing.T) {
 	for _, format := range []string{"float", "base64"} {
 		c.askJSON(t, "/v1/embeddings", map[string]any{"model": "p", "input": []string{"a cat", dataURL(t)}, "encoding_format": format}, 200, nil)
 	}
+	c.generation(t)
 	var k keyView
 	c.askJSON(t, "/v1/keys", map[string]string{"name": "second"}, 201, &k)
 	c.ask(t, "GET", "/v1/keys", "", nil, 200)
@@ -193,6 +194,31 @@ func (c *contract) answers(t *testing.T) {
 	c.askJSON(t, "/v1/search", map[string]any{"dataset": "emoji", "query": " ", "bundle": "starter"}, 400, nil)
 	c.askJSON(t, "/v1/evaluations", map[string]any{"dataset": "emoji", "prompt": "p"}, 200, nil)
 	c.askJSON(t, "/v1/evaluations", map[string]any{"dataset": "emoji", "bundle": "starter"}, 200, nil)
+}
+
+// generation makes captions and pictures.
+func (c *contract) generation(t *testing.T) {
+	t.Helper()
+	c.addGenerators(t)
+	message := []any{map[string]any{"role": "user", "content": []any{
+		map[string]any{"type": "text", "text": "what is this?"}, map[string]any{"type": "image_url", "image_url": map[string]any{"url": dataURL(t)}},
+	}}}
+	for _, stream := range []bool{false, true} {
+		c.askJSON(t, "/v1/chat/completions", map[string]any{"model": "teller", "messages": message, "stream": stream, "n": 2, "seed": 3, "stop": []string{"zebra"}}, 200, nil)
+		picture := map[string]any{"model": "painter", "prompt": "a cat", "stream": stream, "n": 2, "seed": 3, "steps": 2, "scheduler": "ddim", "progress": true}
+		b := c.ask(t, "POST", "/v1/images/generations", "application/json", must(json.Marshal(picture))(t), 200)
+		if n := strings.Count(string(b), "event: image_generation.progress\n"); stream && n != 4 {
+			t.Errorf("%d events of progress, want one for each of two steps of two pictures", n)
+		}
+	}
+	c.askJSON(t, "/v1/chat/completions", map[string]any{"model": "teller", "messages": []any{}}, 400, nil)
+	c.askJSON(t, "/v1/images/generations", map[string]any{"model": "painter", "prompt": ""}, 400, nil)
+	contentType, body := form(t, map[string][]byte{"image": square(t, 255), "mask": square(t, 0)}, map[string]string{"model": "painter", "prompt": "a cat", "steps": "2", "n": "1"})
+	c.ask(t, "POST", "/v1/images/edits", contentType, body, 200)
+	contentType, body = form(t, map[string][]byte{"image": square(t, 255)}, map[string]string{"model": "painter", "steps": "2", "strength": "0.6"})
+	c.ask(t, "POST", "/v1/images/variations", contentType, body, 200)
+	contentType, body = form(t, nil, map[string]string{"model": "painter"})
+	c.ask(t, "POST", "/v1/images/variations", contentType, body, 400)
 }
 
 func (c *contract) everyOperationSeen(t *testing.T) {

@@ -5,12 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 
 	"github.com/gin-gonic/gin"
 
 	"github.com/foretoken/foretoken/internal/errs"
+	"github.com/foretoken/foretoken/serving"
 )
 
 // problem is the context's key for what went wrong, for the log.
@@ -26,6 +29,15 @@ type errorBody struct {
 
 // fail answers with an error, by its kind. What is our own fault is logged, not told.
 func fail(c *gin.Context, err error) {
+	status, body := describe(c, err)
+	if busy, ok := errors.AsType[*serving.Busy](err); ok {
+		c.Header("Retry-After", strconv.Itoa(int(math.Ceil(busy.After.Seconds()))))
+	}
+	c.AbortWithStatusJSON(status, gin.H{"error": body})
+}
+
+// describe is what the client is told of an error; all of it goes to the log.
+func describe(c *gin.Context, err error) (status int, body errorBody) {
 	kind := errs.Of(err)
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		kind, err = errs.TooLarge, fmt.Errorf("the request's body is larger than the limit of %d bytes", tooLarge.Limit)
@@ -38,15 +50,23 @@ func fail(c *gin.Context, err error) {
 	if kind == errs.Internal {
 		message = "internal error; the server's log says more"
 	}
-	failStatus(c, kind.HTTPStatus(), kind.String(), message)
+	body = bodyOf(kind.HTTPStatus(), kind.String(), message)
+	if errors.Is(err, errUnsafe) {
+		body.Code = "content_policy_violation"
+	}
+	return kind.HTTPStatus(), body
 }
 
-func failStatus(c *gin.Context, status int, code, message string) {
+func bodyOf(status int, code, message string) errorBody {
 	kind := "invalid_request_error"
 	if status >= http.StatusInternalServerError {
 		kind = "server_error"
 	}
-	c.AbortWithStatusJSON(status, gin.H{"error": errorBody{Message: message, Type: kind, Code: code}})
+	return errorBody{Message: message, Type: kind, Code: code}
+}
+
+func failStatus(c *gin.Context, status int, code, message string) {
+	c.AbortWithStatusJSON(status, gin.H{"error": bodyOf(status, code, message)})
 }
 
 func notFound(path string) error { return errs.New(errs.NotFound, "there is nothing at %s", path) }

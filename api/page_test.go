@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -154,6 +155,39 @@ func TestThePage(t *testing.T) {
 	p.shot("4-all")
 	if strings.Contains(s.logs.String(), s.key) {
 		t.Error("the log has the key")
+	}
+}
+
+// TestThePageTellsAndDraws has the page caption an image, ask about it, and draw a grid of seeds.
+func TestThePageTellsAndDraws(t *testing.T) {
+	p := tab{t, browser(t)}
+	s := start(t, nil)
+	s.addGenerators(t)
+	file := filepath.Join(t.TempDir(), "bag.png")
+	check(t, os.WriteFile(file, sampleImage(t, "fashion_bag.png"), 0o600))
+	p.do(chromedp.Navigate(s.URL + "/#key=" + s.key))
+	p.until(`document.querySelectorAll("#teller option").length === 1 && document.querySelectorAll("#painter option").length === 2`)
+
+	p.do(chromedp.SetUploadFiles("#picture", []string{file}))
+	p.until(`document.getElementById("told").dataset.state === "told"`)
+	client := s.client()
+	want := must(client.Chat.Completions.New(t.Context(), asking("", dataURL(t))))(t).Choices[0].Message.Content
+	if got := p.text("#told"); got != want {
+		t.Errorf("the page tells %q, the API %q", got, want)
+	}
+	p.do(chromedp.SendKeys("#question", "what kind of thing is it?"), chromedp.Click("#ask button"))
+	p.until(`document.getElementById("told").dataset.state === "told" && document.getElementById("told").textContent !== ` + strconv.Quote(want))
+
+	value[bool](p, `!!(document.getElementById("painter").value = "painter") && !!(document.getElementById("count").value = 4) && !!(document.getElementById("steps").value = 4)`)
+	p.do(chromedp.SendKeys("#words", "a red cat"), chromedp.Click("#go"))
+	p.until(`document.querySelectorAll("#grid img[data-state=done]").length === 4`)
+	if n := value[int](p, `new Set([...document.querySelectorAll("#grid img")].map((i) => i.src)).size`); n != 4 {
+		t.Errorf("%d different pictures of 4 seeds", n)
+	}
+	p.shot("6-drawn")
+	p.do(chromedp.Click("#grid figure:nth-child(3) button"))
+	if got := value[string](p, `document.getElementById("seed").value + " " + document.getElementById("count").value`); got != "3 1" {
+		t.Errorf("a click on the third picture takes seed and count %q", got)
 	}
 }
 

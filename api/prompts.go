@@ -10,6 +10,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/foretoken/foretoken/internal/errs"
+	"github.com/foretoken/foretoken/prompt"
 	"github.com/foretoken/foretoken/serving"
 	"github.com/foretoken/foretoken/storage"
 )
@@ -19,6 +20,8 @@ type promptView struct {
 	Revision int             `json:"revision"`
 	Digest   string          `json:"digest"`
 	Bundle   string          `json:"bundle"`
+	Kind     string          `json:"kind"`
+	Token    string          `json:"token,omitempty"` // what stands for a concept in texts
 	Run      string          `json:"run,omitempty"`
 	Size     int64           `json:"size"`
 	Promoted bool            `json:"promoted"`
@@ -27,7 +30,12 @@ type promptView struct {
 }
 
 func viewPrompt(p storage.Prompt) promptView {
-	return promptView{p.Name, p.Revision, p.Digest, p.Bundle, p.Run, p.Size, p.Promoted, p.Created, p.Card}
+	var card struct {
+		Kind  prompt.Kind `json:"kind"`
+		Token string      `json:"token"`
+	}
+	_ = json.Unmarshal(p.Card, &card) // it was written from a card
+	return promptView{p.Name, p.Revision, p.Digest, p.Bundle, card.Kind.String(), card.Token, p.Run, p.Size, p.Promoted, p.Created, p.Card}
 }
 
 // listPrompts lists, for each name, the revision that it stands for; with ?revisions=all, all.
@@ -46,8 +54,9 @@ func (s *server) listPrompts(c *gin.Context) error {
 		prompts = slices.CompactFunc(prompts, func(a, b storage.Prompt) bool { return a.Name == b.Name })
 	}
 	return answer(c, listOf(prompts, func(p storage.Prompt) promptView {
-		p.Card = nil
-		return viewPrompt(p)
+		v := viewPrompt(p)
+		v.Card = nil
+		return v
 	}), err)
 }
 

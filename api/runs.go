@@ -20,11 +20,18 @@ import (
 
 type bundleView struct {
 	Name    string    `json:"name"`
+	Kind    string    `json:"kind,omitempty"` // left out where its folder is gone
 	Digest  string    `json:"digest"`
 	Created time.Time `json:"created"`
 }
 
-func viewBundle(b storage.Bundle) bundleView { return bundleView{b.Name, b.Digest, b.Created} }
+func viewBundle(b storage.Bundle) bundleView {
+	v := bundleView{Name: b.Name, Digest: b.Digest, Created: b.Created}
+	if kind, err := bundle.KindOf(b.Dir); err == nil {
+		v.Kind = kind.String()
+	}
+	return v
+}
 
 func (s *server) listBundles(c *gin.Context) error {
 	bundles, err := s.Catalog.Bundles(c.Request.Context())
@@ -46,7 +53,7 @@ func (s *server) addBundle(c *gin.Context) error {
 		err = s.Catalog.PutBundle(c.Request.Context(), row)
 	}
 	if err == nil {
-		_, err = s.Models.Get(c.Request.Context(), row.Name)
+		_, err = s.Models.Kind(c.Request.Context(), row.Name)
 	}
 	if err != nil {
 		return err

@@ -108,6 +108,10 @@ func (s *server) native(v1 gin.IRoutes) {
 	v1.GET("/models", short, handle(s.listModels))
 	v1.GET("/models/:id", short, handle(s.getModel))
 	v1.POST("/embeddings", short, limit(maxImages), handle(s.embeddings))
+	v1.POST("/chat/completions", long, s.expected, limit(maxImages), handle(s.chat))
+	v1.POST("/images/generations", long, limit(maxJSON), handle(s.generateImages))
+	v1.POST("/images/edits", long, limit(maxImages), handle(s.editImages))
+	v1.POST("/images/variations", long, limit(maxImages), handle(s.varyImages))
 
 	v1.GET("/keys", short, handle(s.listKeys))
 	v1.POST("/keys", short, limit(maxJSON), handle(s.createKey))

@@ -162,9 +162,9 @@ function plot(canvas, points, floor, ceiling) {
   g.stroke();
 }
 
-// events yields a run's server-sent events as { event, data }.
-async function* events(run) {
-  const reader = (await call(`/v1/runs/${run}/events`)).body.pipeThrough(new TextDecoderStream()).getReader();
+// eventsOf yields an answer's server-sent events as { event, data }; data that is no JSON stays a text.
+async function* eventsOf(answer) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
     const { value, done } = await reader.read();
@@ -173,8 +173,20 @@ async function* events(run) {
     rest = blocks.pop();
     for (const block of blocks) {
       const field = (name) => block.split("\n").filter((l) => l.startsWith(name + ":")).map((l) => l.slice(name.length + 1).trim()).join("\n");
-      if (field("data")) yield { event: field("event"), data: JSON.parse(field("data")) };
+      const data = field("data");
+      if (data) yield { event: field("event"), data: data.startsWith("{") ? JSON.parse(data) : data };
     }
+  }
+}
+
+const events = async (run) => eventsOf(await call(`/v1/runs/${run}/events`));
+
+// streamed posts JSON and yields the answer's events; one that tells an error is thrown.
+async function* streamed(path, body, signal) {
+  const answer = await call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...body, stream: true }), signal });
+  for await (const e of eventsOf(answer)) {
+    if (e.data.error) throw new Error(e.data.error.message);
+    yield e;
   }
 }
 
@@ -182,7 +194,7 @@ const percent = (x) => (100 * x).toFixed(1) + " %";
 
 async function watch(run) {
   const loss = [], accuracy = [];
-  for await (const { event, data } of events(run)) {
+  for await (const { event, data } of await events(run)) {
     if (event === "step") {
       loss.push({ x: data.step, y: data.loss });
       accuracy.push({ x: data.step, y: data.accuracy });
@@ -212,7 +224,7 @@ async function tune() {
       $("tuned").textContent = percent(ended.metrics.tuned.accuracy);
       $("score").hidden = false;
     }
-    await loadPrompts();
+    await loadModels();
     if (ended.prompt) $("prompt").value = ended.prompt;
   } finally {
     $("start").disabled = false;
@@ -263,22 +275,116 @@ async function search() {
   })));
 }
 
+// --- 5 caption and ask ---
+
+let picture = null; // the image that is asked about, as a data URL
+
+const dataURL = (file) => new Promise((resolve, reject) => {
+  const reader = new FileReader();
+  reader.onload = () => resolve(reader.result);
+  reader.onerror = () => reject(new Error(`${file.name} can't be read`));
+  reader.readAsDataURL(file);
+});
+
+async function ask() {
+  if (!picture) throw new Error("drop an image first");
+  const content = [{ type: "image_url", image_url: { url: picture } }];
+  if ($("question").value.trim()) content.push({ type: "text", text: $("question").value.trim() });
+  $("told").textContent = "";
+  $("told").dataset.state = "telling";
+  for await (const { data } of streamed("/v1/chat/completions", { model: $("teller").value, messages: [{ role: "user", content }] })) {
+    $("told").textContent += data.choices?.[0]?.delta.content ?? "";
+  }
+  $("told").dataset.state = "told";
+}
+
+async function takePicture(file) {
+  picture = await dataURL(file);
+  $("asked").src = picture;
+  $("asked").hidden = false;
+  await ask();
+}
+
+// --- 6 generate ---
+
+// place makes a seed's place in the grid. A click on its picture takes the seed.
+function place(seed) {
+  const figure = document.createElement("figure");
+  const button = document.createElement("button");
+  const image = document.createElement("img");
+  const caption = document.createElement("figcaption");
+  button.type = "button";
+  button.title = "draw this seed alone";
+  button.append(image);
+  button.addEventListener("click", () => { $("seed").value = seed; $("count").value = 1; });
+  image.alt = `seed ${seed}`;
+  caption.textContent = `seed ${seed}`;
+  figure.append(button, caption);
+  return figure;
+}
+
+async function draw() {
+  const seed = Number($("seed").value), n = Number($("count").value), steps = Number($("steps").value);
+  const places = Array.from({ length: n }, (_, i) => place(seed + i));
+  $("grid").replaceChildren(...places);
+  const halt = new AbortController();
+  $("halt").onclick = () => halt.abort();
+  $("go").disabled = true;
+  $("halt").hidden = $("drawing").hidden = false;
+  $("drawing").value = 0;
+  const request = {
+    model: $("painter").value, prompt: $("words").value, n, seed, partial_images: 2, progress: true,
+    prompts: [...$("concepts").selectedOptions].map((o) => o.value),
+  };
+  if ($("negative").value) request.negative_prompt = $("negative").value;
+  if (steps > 0) request.steps = steps;
+  const done = new Array(n).fill(0);
+  try {
+    for await (const { event, data } of streamed("/v1/images/generations", request, halt.signal)) {
+      if (event.endsWith(".progress")) {
+        done[data.image] = data.step / data.total_steps;
+        $("drawing").value = done.reduce((a, b) => a + b, 0) / n;
+        continue;
+      }
+      const image = places[data.image].querySelector("img");
+      image.src = "data:image/png;base64," + data.b64_json;
+      image.dataset.state = event.endsWith(".completed") ? "done" : "preview";
+    }
+  } catch (error) {
+    if (error.name !== "AbortError") throw error;
+  } finally {
+    $("go").disabled = false;
+    $("halt").hidden = $("drawing").hidden = true;
+  }
+}
+
 // --- start ---
 
 const byName = (x) => x.name;
 const loadDatasets = async () => fill($("dataset"), (await getJSON("/v1/datasets")).data, byName);
-const loadBundles = async () => fill($("bundle"), (await getJSON("/v1/bundles")).data, byName);
 const loadRecipes = async () => fill($("recipe"), (await getJSON("/v1/recipes")).data, byName);
-const loadPrompts = async () => fill($("prompt"), (await getJSON("/v1/prompts")).data, byName);
+
+async function loadModels() {
+  const bundles = (await getJSON("/v1/bundles")).data, prompts = (await getJSON("/v1/prompts")).data;
+  const of = (list, ...kinds) => list.filter((x) => kinds.includes(x.kind));
+  fill($("bundle"), bundles, byName);
+  fill($("prompt"), of(prompts, "classifier"), byName);
+  fill($("teller"), [...of(prompts, "caption"), ...of(bundles, "captioner")], byName);
+  fill($("painter"), of(bundles, "diffusion"), byName);
+  fill($("concepts"), of(prompts, "concept", "style", "negative"), byName, (p) => `${p.name} (${p.token ?? p.kind})`);
+}
 
 accept($("drop"), $("zip"), addZip);
 accept($("dropimage"), $("image"), classify);
 $("dataset").addEventListener("change", guard(showDataset));
 $("start").addEventListener("click", guard(tune));
+accept($("droppicture"), $("picture"), takePicture);
+$("ask").addEventListener("submit", (e) => { e.preventDefault(); guard(ask)(); });
+$("draw").addEventListener("submit", (e) => { e.preventDefault(); guard(draw)(); });
 $("search").addEventListener("submit", (e) => { e.preventDefault(); guard(search)(); });
 
 guard(async () => {
   if (!takeKey()) await askForKey();
-  await Promise.all([loadDatasets(), loadBundles(), loadRecipes(), loadPrompts()]);
+  await Promise.all([loadDatasets(), loadRecipes(), loadModels()]);
   await showDataset();
 })();

@@ -34,4 +34,29 @@ many.data[1].embedding.forEach((x, i) => assert.ok(Math.abs(x - one.data[0].embe
 await refused(400, { model: prompt, input: "a", dimensions: 8 }, "dimensions");
 await refused(400, { model: prompt, input: [1, 2] }, "token arrays");
 await refused(404, { model: "none", input: "a" }, "none");
+// A caption, a streamed answer, an image and a streamed preview.
+const messages = [{ role: "user", content: [{ type: "image_url", image_url: { url: picture } }] }];
+const said = await client.chat.completions.create({ model: "teller", messages, temperature: 0 });
+const text = said.choices[0].message.content;
+assert.ok(text && ["stop", "length"].includes(said.choices[0].finish_reason) && said.usage.completion_tokens >= 1);
+const pieces = [];
+let usage = null;
+for await (const chunk of await client.chat.completions.create({ model: "teller", messages, temperature: 0, stream: true, stream_options: { include_usage: true } })) {
+  pieces.push(...chunk.choices.map((c) => c.delta.content).filter(Boolean));
+  usage = chunk.usage ?? usage;
+}
+assert.equal(pieces.join(""), text);
+assert.ok(pieces.length > 1 && usage.total_tokens === said.usage.total_tokens);
+
+const ours = { prompt: "a red cat", model: "painter", seed: 7, steps: 4 };
+const drawn = await client.images.generate({ ...ours, n: 2, response_format: "b64_json" });
+const png = Buffer.from(drawn.data[0].b64_json, "base64");
+assert.ok(png.subarray(1, 4).toString() === "PNG" && png.includes("foretoken") && drawn.data[1].b64_json !== drawn.data[0].b64_json);
+const events = [];
+for await (const e of await client.images.generate({ ...ours, stream: true, partial_images: 2 })) events.push(e);
+assert.deepEqual(events.map((e) => e.type), ["image_generation.partial_image", "image_generation.partial_image", "image_generation.completed"]);
+assert.deepEqual(events.slice(0, 2).map((e) => e.partial_image_index), [0, 1]);
+assert.ok(events[2].b64_json.length > 100);
+const edited = await client.images.edit({ ...ours, image: await OpenAI.toFile(readFileSync(image), "image.png", { type: "image/png" }), size: "32x32" });
+assert.ok(edited.data[0].url.startsWith("http"));
 console.log("node", process.version);
