@@ -37,7 +37,7 @@ type app struct {
 }
 
 // openApp opens the stores in a data folder, which no other process may have open: object store,
-// catalogue, models. The starter bundle is added where it is missing.
+// catalogue, models. The starter bundles are added where they are missing.
 func openApp(ctx context.Context, dir string, log io.Writer) (a *app, err error) {
 	a = &app{registry: prometheus.NewRegistry()}
 	defer func() {
@@ -64,7 +64,7 @@ func openApp(ctx context.Context, dir string, log io.Writer) (a *app, err error)
 		return b.Dir, b.Digest, err
 	}, ort.Options{Provider: device})
 	a.close = append(a.close, a.models.Close)
-	if err := a.addStarter(ctx, filepath.Join(dir, "bundles")); err != nil {
+	if err := a.addStarters(ctx, filepath.Join(dir, "bundles")); err != nil {
 		return a, err
 	}
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -130,35 +130,59 @@ func (a *app) openObjects(ctx context.Context, dir string, log io.Writer) (stora
 	return storage.OpenS3(ctx, c)
 }
 
-// starterName is the bundle that comes with the program.
-const starterName = "starter"
+// The bundles that come with the program: two encoders, and one that makes captions and one that
+// makes pictures.
+const (
+	starterName   = "starter"
+	captionerName = "starter-captioner"
+	painterName   = "starter-painter"
+)
 
-// addStarter writes the embedded bundle out, since the runtime reads files, and adds it. The
-// folder is named by its digest, so that a newer program's starter does not replace an older one
-// under a catalogue's feet.
-func (a *app) addStarter(ctx context.Context, dir string) error {
-	if b, err := a.catalog.Bundle(ctx, starterName); err == nil {
-		if _, err := os.Stat(b.Dir); err == nil {
-			return nil
+var starters = []struct {
+	name, folder string
+	files        fs.FS
+}{
+	{starterName, "bundle", starter.Bundle},
+	{captionerName, "captioner", starter.Captioner},
+	{painterName, "painter", starter.Painter},
+}
+
+// addStarters adds the bundles that are missing.
+func (a *app) addStarters(ctx context.Context, dir string) error {
+	for _, s := range starters {
+		if b, err := a.catalog.Bundle(ctx, s.name); err == nil {
+			if _, err := os.Stat(b.Dir); err == nil {
+				continue
+			}
+		}
+		if err := a.addStarter(ctx, dir, s.name, s.folder, s.files); err != nil {
+			return err
 		}
 	}
-	temporary := filepath.Join(dir, fmt.Sprintf(".starter-%d", os.Getpid()))
+	return nil
+}
+
+// addStarter writes an embedded bundle out, since the runtime reads files, and adds it. The
+// folder is named by its digest, so that a newer program's starter does not replace an older one
+// under a catalogue's feet.
+func (a *app) addStarter(ctx context.Context, dir, name, folder string, files fs.FS) error {
+	temporary := filepath.Join(dir, fmt.Sprintf(".%s-%d", name, os.Getpid()))
 	defer os.RemoveAll(temporary)
-	if err := extract(starter.Bundle, "bundle", temporary); err != nil {
+	if err := extract(files, folder, temporary); err != nil {
 		return err
 	}
 	b, err := bundle.Open(temporary)
 	if err != nil {
 		return err
 	}
-	final, err := filepath.Abs(filepath.Join(dir, starterName+"-"+b.Digest[:12]))
+	final, err := filepath.Abs(filepath.Join(dir, name+"-"+b.Digest[:12]))
 	if err != nil {
 		return err
 	}
 	if err := os.Rename(temporary, final); err != nil && !errors.Is(err, fs.ErrExist) && !isNotEmpty(err) {
 		return err
 	}
-	return a.catalog.PutBundle(ctx, storage.Bundle{Name: starterName, Digest: b.Digest, Dir: final, Created: time.Now()})
+	return a.catalog.PutBundle(ctx, storage.Bundle{Name: name, Digest: b.Digest, Dir: final, Created: time.Now()})
 }
 
 func isNotEmpty(err error) bool { return errors.Is(err, syscall.ENOTEMPTY) }

@@ -108,8 +108,13 @@ func (c *client) events(ctx context.Context, run string, f func(event) error) er
 		return err
 	}
 	defer answer.Body.Close()
-	lines := bufio.NewScanner(answer.Body)
-	lines.Buffer(nil, 16<<20)
+	return readEvents(answer.Body, f)
+}
+
+// readEvents calls f for each server-sent event.
+func readEvents(body io.Reader, f func(event) error) error {
+	lines := bufio.NewScanner(body)
+	lines.Buffer(nil, 64<<20)
 	var e event
 	for lines.Scan() {
 		key, value, _ := strings.Cut(lines.Text(), ": ")

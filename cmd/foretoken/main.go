@@ -49,6 +49,6 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().Bool("json", false, "print JSON")
 	root.AddCommand(newServe(), newWorker(), newStorage(), newModel(), newDataset(), newTune(), newRun(), newEval(),
-		newClassify(), newSearch(), newPrompt(), newRecipe(), newKey(), newDemo())
+		newClassify(), newSearch(), newCaption(), newGenerate(), newPrompt(), newRecipe(), newKey(), newDemo())
 	return root
 }

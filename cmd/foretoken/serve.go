@@ -166,7 +166,7 @@ func (a *app) collect(ctx context.Context, w io.Writer, grace time.Duration) err
 	}
 	var count int
 	var bytes int64
-	for _, prefix := range []string{"uploads/", "runs/", "prompts/", "datasets/", "blobs/"} {
+	for _, prefix := range []string{"uploads/", "runs/", "prompts/", "datasets/", "blobs/", "images/"} {
 		deleted, err := storage.Collect(ctx, a.objects, prefix, func(key string) bool { return used[key] }, grace, time.Now())
 		for _, o := range deleted {
 			count, bytes = count+1, bytes+o.Size
