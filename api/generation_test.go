@@ -287,9 +287,12 @@ func TestOpenAIsClientDraws(t *testing.T) {
 	if _, card := pngOf(t, base64Of(t, edited.Data[0].B64JSON)); card.Task != "image_edit" || card.Image != digestOf(picture) || card.Mask != digestOf(mask) {
 		t.Errorf("the edit's card %+v", card)
 	}
-	varied := must(client.Images.NewVariation(ctx, openai.ImageNewVariationParams{Model: "painter", Image: openai.File(bytes.NewReader(picture), "a.png", "image/png"), N: openai.Int(2)}))(t)
-	if len(varied.Data) != 2 || varied.Data[0].URL == "" {
-		t.Errorf("variations %s", varied.RawJSON())
+	var varied struct{ Data []struct{ URL string } }
+	contentType, body := form(t, map[string][]byte{"image": picture}, map[string]string{"model": "painter", "n": "2", "steps": "4"})
+	status, b := s.send(t, "POST", "/v1/images/variations", contentType, bytes.NewReader(body))
+	check(t, json.Unmarshal(b, &varied))
+	if status != 200 || len(varied.Data) != 2 || varied.Data[0].URL == "" {
+		t.Errorf("variations: %d %s", status, b)
 	}
 }
 
