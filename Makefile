@@ -77,6 +77,8 @@ reference: setup ## PyTorch follows the tuning of the tests; for bench/reference
 	FORETOKEN_INVERSION_OUT=$(CURDIR)/.cache/inversion go test -count 1 ./tuning/inversion -run '^TestTrajectory$$'
 	.cache/reference/bin/python bench/reference/inversion.py follow .cache/inversion tuning/inversion/testdata/trajectory
 	.cache/reference/bin/python bench/reference/captions.py tuning/captioning/testdata
+	.cache/reference/bin/python bench/reference/schedulers.py generation/diffusion/schedule/testdata
+	.cache/reference/bin/python bench/reference/diffusion.py generation/diffusion/testdata
 
 exports: setup ## many exporters' graphs with PyTorch's gradients, from bench/reference/exporters.txt, through the fixtures' test
 	test -d .cache/exporters || (python3 -m venv .cache/exporters && .cache/exporters/bin/pip install -q -r bench/reference/exporters.txt)

@@ -18,7 +18,7 @@ import torch
 
 import diffusion as tiny
 
-LATENT, WIDTH, WINDOW, THREADS = 32, 768, 77, 2
+LATENT, WIDTH, WINDOW, THREADS = 32, 768, 77, int(os.environ.get("THREADS", "2"))
 
 
 def network():
@@ -88,7 +88,8 @@ def compare(folder, binary, steps, out):
         lines.append(f"| {name} | {median[name]:.2f} | {median['eager'] / median[name]:.2f} | {last[name]['peak'] / 2**30:.2f} | {abs(y - want).max() / abs(want).max():.1e} |")
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.machine())
     begin, end = "<!-- denoise -->", "<!-- /denoise -->"
-    table = "\n".join([begin, f"{cpu}, load {os.getloadavg()[0]:.1f}, {THREADS} threads each, {steps} steps of each in turn after 2 to warm up, medians; torch {torch.__version__}.", "",
+    threads = f"{THREADS} thread" + "s" * (THREADS > 1)
+    table = "\n".join([begin, f"{cpu}, load {os.getloadavg()[0]:.1f}, {threads} each, {steps} steps of each in turn after 2 to warm up, medians; torch {torch.__version__}.", "",
                        "| | s a step | times eager's | peak RSS, GiB | output, max difference to eager's |", "|---|---|---|---|---|", *lines, end])
     text = pathlib.Path(out).read_text()
     pathlib.Path(out).write_text(text[: text.index(begin)] + table + text[text.index(end) + len(end):])

@@ -2,7 +2,7 @@
 
 Usage: diffusion.py OUT
 Writes OUT/sd (Stable Diffusion 1's layout), OUT/inpaint (a network of 9 channels that is told whole timesteps; a safety checker),
-OUT/xl (SDXL's two encoders; weights in a file of their own), OUT/half (Stable Diffusion 1 in half floats, weights so too), and OUT/golden.npz with OUT/cases.json:
+OUT/xl (SDXL's two encoders; weights in a file of their own), OUT/half (Stable Diffusion 1 in half floats, weights so too), OUT/distilled (the network and scheduler of a latent consistency model; the rest is sd's), and OUT/golden.npz with OUT/cases.json:
 `normals` [60,n] is all noise: for seed s row (17 s + k) mod 60, where k is 0 for the first latents, 1 for the image's latents, 2 for those of
 the masked image, 3 + i behind step i. `image` [H,W,3] and `mask` [H,W] are what image-to-image and inpainting begin with; case i's picture is
 `i` [3,H,W] in 0..1. Learned rows are `concept` [2,D], `style` [3,D] and `negative` [2,D], `concept_2` [2,D2].
@@ -27,6 +27,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 SIDE = 32  # pixels; latents are half of it
 ROWS = 60
 torch.manual_seed(0)
+CLIPTextModel.text_model = property(lambda self: self)  # where diffusers 0.42 looks for the last norm, which transformers 5 keeps in the model itself
 warnings.simplefilter("ignore")
 logging.disable(logging.WARNING)
 
@@ -212,6 +213,15 @@ def make_xl(out):
     return {"text_encoder": one, "text_encoder_2": two, "tokenizer": tok, "tokenizer_2": tok2, "unet": net, "vae": vae}
 
 
+def make_distilled(out, sd):
+    """A network that is told its guidance, and its scheduler; all else is that of sd."""
+    net = unet(4, 16, time_cond_proj_dim=8)
+    torch.nn.init.normal_(net.time_embedding.cond_proj.weight)
+    export_unet(out, net, 16, torch.tensor([3.5]), {"timestep_cond": torch.randn(2, 8)})
+    diffusers.LCMScheduler(**SD).save_pretrained(out / "scheduler")
+    return sd | {"unet": net}
+
+
 SCHEDULERS = {"pndm": "PNDMScheduler", "ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler", "euler_ancestral": "EulerAncestralDiscreteScheduler", "dpmpp_2m": "DPMSolverMultistepScheduler", "lcm": "LCMScheduler"}
 
 
@@ -279,6 +289,9 @@ def cases():
     yield {"bundle": "sd", "steps": 10, "guidance": 1, "prompt": "a dog", "negative": "", "seed": 2}
     yield {"bundle": "sd", "scheduler": "ddim", "steps": 10, "guidance": 9, "rescale": 0.7, **both}
     yield {"bundle": "sd", "scheduler": "ddim", "steps": 10, "guidance": 5, "prompt": "a cat " * 30, "negative": ""}
+    yield {"bundle": "sd", "clip_skip": 1, "steps": 10, "guidance": 1, **both}  # diffusers skips nothing of negative prompts
+    yield {"bundle": "distilled", "steps": 4, "guidance": 8.5, "prompt": "a cat", "negative": ""}
+    yield {"bundle": "distilled", "steps": 4, "guidance": 2, "prompt": "a cat", "negative": ""}
     for s in SCHEDULERS:
         yield {"bundle": "sd", "scheduler": s, "steps": 20, "guidance": 4, "strength": 0.6, "image": True, "seed": 1, **both}
         yield {"bundle": "sd", "scheduler": s, "steps": 20, "guidance": 4, "strength": 1.0, "image": True, "mask": True, "seed": 2, **both}
@@ -314,6 +327,7 @@ def spelled(case, learned):
 
 KINDS = {
     "sd": (diffusers.StableDiffusionPipeline, diffusers.StableDiffusionImg2ImgPipeline, diffusers.StableDiffusionInpaintPipeline),
+    "distilled": (diffusers.StableDiffusionPipeline, None, None),
     "half": (diffusers.StableDiffusionPipeline, diffusers.StableDiffusionImg2ImgPipeline, None),
     "inpaint": (None, None, diffusers.StableDiffusionInpaintPipeline),
     "xl": (diffusers.StableDiffusionXLPipeline, diffusers.StableDiffusionXLImg2ImgPipeline, None),
@@ -334,6 +348,8 @@ def draw(case, parts, normals, image, mask, learned):
         more["latents"] = normals[17 * case.get("seed", 0) % ROWS].reshape(1, 4, SIDE // 2, SIDE // 2).clone()
     if case.get("mask"):
         more |= {"mask_image": Image.fromarray(mask), "height": SIDE, "width": SIDE}
+    if "clip_skip" in case:
+        more["clip_skip"] = case["clip_skip"]
     if "rescale" in case:
         more["guidance_rescale"] = case["rescale"]
     with noise(normals, case.get("seed", 0)), torch.no_grad():
@@ -343,7 +359,7 @@ def draw(case, parts, normals, image, mask, learned):
 
 def main(out):
     out = pathlib.Path(out)
-    for name in ("sd", "inpaint", "xl", "half"):
+    for name in ("sd", "inpaint", "xl", "half", "distilled"):
         shutil.rmtree(out / name, ignore_errors=True)
     models = {"sd": make_sd(out / "sd"), "inpaint": make_inpaint(out / "inpaint"), "xl": make_xl(out / "xl"), "half": make_sd(out / "half", half=True)}
     g = torch.Generator().manual_seed(3)
@@ -356,6 +372,7 @@ def main(out):
     mask[8:20, 10:31] = 255
     for m in models.values():
         learn(m, learned)
+    models["distilled"] = make_distilled(out / "distilled", models["sd"])
     first = [c for c in cases() if c["bundle"] == "inpaint"][:6]
     unchecked = [draw(c | {"folder": out / "inpaint"}, models["inpaint"], normals, image, mask, learned)[0] for c in first]
     models["inpaint"] |= make_checker(out / "inpaint", unchecked)

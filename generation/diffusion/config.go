@@ -16,6 +16,8 @@ type index struct {
 	Class           string `json:"_class_name"`
 	ForceZeros      bool   `json:"force_zeros_for_empty_prompt"`
 	AestheticsScore bool   `json:"requires_aesthetics_score"`
+	// ClipSkip is how many blocks of the text encoder are left out at its end.
+	ClipSkip int `json:"clip_skip"`
 }
 
 // unetConfig is what is read of unet/config.json, which diffusers' own exporter leaves out.

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"image"
 	"image/color"
+	"io/fs"
 	"math"
 	"os"
+	"path/filepath"
 	"testing"
+	"testing/fstest"
 
 	"github.com/foretoken/foretoken/bundle"
 	"github.com/foretoken/foretoken/graph"
@@ -32,6 +35,7 @@ type golden struct {
 	Mask      bool     `json:"mask"`
 	Unsafe    bool     `json:"unsafe"`
 	Concepts  []string `json:"concepts"`
+	ClipSkip  int      `json:"clip_skip"`
 	Picture   int      `json:"picture"` // the array's name
 }
 
@@ -138,9 +142,51 @@ func (f *fixtures) request(t testing.TB, p *Pipeline, g golden) Request {
 	return r
 }
 
+// openFixture opens a bundle of the fixtures.
 func openFixture(t testing.TB, name string) *Pipeline {
 	t.Helper()
-	b, err := bundle.Open("testdata/" + name)
+	return openFolder(t, "testdata/"+name)
+}
+
+// openChanged opens the bundle sd with other files over its own.
+func openChanged(t testing.TB, over fs.FS) *Pipeline {
+	t.Helper()
+	dir := t.TempDir()
+	err := os.CopyFS(dir, os.DirFS("testdata/sd"))
+	if err == nil {
+		err = fs.WalkDir(over, ".", func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			data, err := fs.ReadFile(over, path)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(filepath.Join(dir, path), data, 0o600)
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return openFolder(t, dir)
+}
+
+// open opens the bundle that a picture is drawn with.
+func (g golden) open(t testing.TB) *Pipeline {
+	t.Helper()
+	switch {
+	case g.Bundle == "distilled":
+		return openChanged(t, os.DirFS("testdata/distilled"))
+	case g.ClipSkip > 0:
+		index := fmt.Appendf(nil, `{"_class_name": "StableDiffusionPipeline", "clip_skip": %d}`, g.ClipSkip)
+		return openChanged(t, fstest.MapFS{"model_index.json": &fstest.MapFile{Data: index}})
+	}
+	return openFixture(t, g.Bundle)
+}
+
+func openFolder(t testing.TB, dir string) *Pipeline {
+	t.Helper()
+	b, err := bundle.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,10 +231,11 @@ func TestPicturesAreDiffusers(t *testing.T) {
 	f := readFixtures(t)
 	pipelines := map[string]*Pipeline{}
 	for _, g := range f.cases {
-		p := pipelines[g.Bundle]
+		key := fmt.Sprint(g.Bundle, g.ClipSkip)
+		p := pipelines[key]
 		if p == nil {
-			p = openFixture(t, g.Bundle)
-			pipelines[g.Bundle] = p
+			p = g.open(t)
+			pipelines[key] = p
 		}
 		t.Run(g.String(), func(t *testing.T) {
 			p.drawNoise = f.noise(t, g)

@@ -52,12 +52,17 @@ func openText(p *Pipeline, suffix string) (*TextEncoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	hidden, err := hiddenOutput(g, p.xl)
+	hidden, err := hiddenOutput(g, p.xl, p.index.ClipSkip)
 	if err != nil {
 		return nil, fail(err)
 	}
 	if e.Tower, err = p.tower(g, hidden); err != nil {
 		return nil, fail(err)
+	}
+	if !p.xl {
+		if e.Tower, err = e.Tower.WithoutBlocks(p.index.ClipSkip); err != nil {
+			return nil, fail(err)
+		}
 	}
 	if suffix != "" {
 		if g.Output("text_embeds") == nil {
@@ -86,8 +91,8 @@ func (p *Pipeline) tower(g *graph.Graph, output string) (*graph.TextTower, error
 }
 
 // hiddenOutput names the output that the network looks at: the last layer's tokens; in SDXL those of the
-// layer before, without the last norm.
-func hiddenOutput(g *graph.Graph, xl bool) (string, error) {
+// layer before, or skip layers further, without the last norm.
+func hiddenOutput(g *graph.Graph, xl bool, skip int) (string, error) {
 	if !xl {
 		if g.Output("last_hidden_state") == nil {
 			return g.Outputs[0].Name, nil
@@ -98,10 +103,10 @@ func hiddenOutput(g *graph.Graph, xl bool) (string, error) {
 	for g.Output(fmt.Sprintf("hidden_states.%d", layers)) != nil {
 		layers++
 	}
-	if layers < 3 {
-		return "", errs.New(errs.Unsupported, "no outputs hidden_states.0, hidden_states.1, ...: SDXL looks at the one before the last; export with them, as optimum does")
+	if skip < 0 || layers < 3+skip {
+		return "", errs.New(errs.Unsupported, "no outputs hidden_states.0, hidden_states.1, ...: SDXL looks at the one before the last, or clip_skip %d further; export with them, as optimum does", skip)
 	}
-	return fmt.Sprintf("hidden_states.%d", layers-2), nil
+	return fmt.Sprintf("hidden_states.%d", layers-2-skip), nil
 }
 
 // encoded is a text as the network looks at it.
