@@ -53,6 +53,8 @@ type Inversion struct {
 	// Scenes are texts that pictures are drawn for when a dual encoder scores them; {} is the concept. Pictures is how many for each.
 	Scenes   []string `yaml:"scenes" json:"scenes,omitempty"`
 	Pictures int      `yaml:"pictures" json:"pictures,omitempty"`
+	// Judge is the dual encoder's bundle, by name; "" for none.
+	Judge string `yaml:"judge" json:"judge,omitempty"`
 }
 
 // Prior is prior preservation (Ruiz et al. 2023, DreamBooth): each step's loss has, times Weight, that of as many pictures of the

@@ -46,6 +46,10 @@ var trainers = map[string]func(context.Context, *tuning.Models, *input) (Trainer
 	tuning.CoOp:        newClassifying,
 	tuning.VPT:         newClassifying,
 	tuning.MaPLe:       newClassifying,
+
+	tuning.TextualInversion: newInverting,
+	tuning.Style:            newInverting,
+	tuning.Negative:         newInverting,
 }
 
 // newTrainer prepares a run from its start.

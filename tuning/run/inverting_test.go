@@ -1,0 +1,92 @@
+package run
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/foretoken/foretoken/bundle"
+	"github.com/foretoken/foretoken/dataset"
+	"github.com/foretoken/foretoken/internal/errs"
+	"github.com/foretoken/foretoken/prompt"
+	"github.com/foretoken/foretoken/starter"
+	"github.com/foretoken/foretoken/storage"
+	"github.com/foretoken/foretoken/tuning"
+	"github.com/foretoken/foretoken/tuning/inversion"
+)
+
+// TestAConceptIsARun learns a word from the demo's five pictures in slices, with the dual encoder as judge.
+func TestAConceptIsARun(t *testing.T) {
+	s := newService(t)
+	b, err := bundle.Open("../../starter/painter")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Catalog.PutBundle(t.Context(), storage.Bundle{Name: "painter", Digest: b.Digest, Dir: b.Dir, Created: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	zip, err := starter.Demo.ReadFile("demo/concept.zip")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Objects.Put(t.Context(), "uploads/concept.zip", bytes.NewReader(zip), int64(len(zip)), storage.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	v, err := dataset.ImportZip(t.Context(), s.Objects, "uploads/concept.zip", dataset.ImportOptions{ID: "concept", Check: check})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Catalog.AddVersion(t.Context(), storage.DatasetVersion{Name: v.ID, Version: v.Digest, Images: len(v.Items), Created: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := tuning.BuiltIn("textual-inversion-starter")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Batch, r.Inversion.Steps, r.Inversion.HeldOut = 2, 3, 2
+	r.Inversion.Scenes, r.Inversion.Pictures = []string{"a flat drawing of {}"}, 1
+	sp := Spec{Dataset: "concept", Bundle: "painter", Recipe: r, Prompt: "mug"}
+	s.SliceSteps = 2
+	start(t, s)
+	done := wait(t, s, create(t, s, sp).ID)
+	if done.State != storage.Done || done.Step != 3 || done.Slice < 2 || done.Prompt != "mug" {
+		t.Fatalf("got %+v", done)
+	}
+	var m inversion.Metrics
+	if err := json.Unmarshal(done.Metrics, &m); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{inversion.DenoisingLoss, inversion.CLIPScore, inversion.Identity} {
+		if m.ZeroShot.Others[name] == 0 || m.Tuned.Others[name] == 0 {
+			t.Errorf("no %s: %s", name, done.Metrics)
+		}
+	}
+	row, err := s.Catalog.Prompt(t.Context(), "mug", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _, err := s.Objects.Get(t.Context(), row.Object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	file, err := io.ReadAll(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := prompt.ReadBytes(file)
+	if err != nil || p.Card.Kind != prompt.Concept || p.Card.Token != "<concept>" || p.CheckBundle(b.Digest) != nil {
+		t.Errorf("card %+v: %v", p.Card, err)
+	}
+
+	sp.Bundle = "starter"
+	if failed := wait(t, s, create(t, s, sp).ID); failed.State != storage.Failed {
+		t.Errorf("a dual encoder learns to draw: %+v", failed)
+	}
+	sp.Bundle, sp.HoldOut = "painter", true
+	if _, err := newInverting(t.Context(), s.Models, &input{spec: sp}); errs.Of(err) != errs.Invalid {
+		t.Errorf("classes are held out: %v", err)
+	}
+}
