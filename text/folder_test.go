@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/foretoken/foretoken/text/tokenizer"
 )
 
 // clipFolder is the starter's tokenizer in CLIP's first form, vocab.json and merges.txt.
@@ -96,4 +98,31 @@ func TestTokenizerFoldersThatAreRefused(t *testing.T) {
 	if _, err := LoadTokenizerFolder(t.TempDir()); err == nil || !strings.Contains(err.Error(), "neither tokenizer.json nor vocab.json") {
 		t.Fatalf("%v", err)
 	}
+}
+
+// FuzzCLIPVocabulary: no vocabulary, merges or configuration makes a tokenizer panic.
+func FuzzCLIPVocabulary(f *testing.F) {
+	f.Add(`{"a": 0, "a</w>": 1, "c": 2, "<|startoftext|>": 3, "<|endoftext|>": 4}`, "#version: 0.2\na c", `{"pad_token": {"content": "a"}}`)
+	f.Fuzz(func(t *testing.T, vocab, merges, config string) {
+		var vocabulary map[string]int64
+		c := tokenizerConfig{Start: specialToken{"<|startoftext|>"}, End: specialToken{"<|endoftext|>"}}
+		if json.Unmarshal([]byte(vocab), &vocabulary) != nil || json.Unmarshal([]byte(config), &c) != nil {
+			return
+		}
+		file, err := clipTokenizerJSON(vocabulary, mergeLines(merges), c)
+		if err != nil {
+			return
+		}
+		tok, err := tokenizer.Parse(file)
+		if err != nil {
+			return
+		}
+		wrapped, err := wrap(tok, "fuzz")
+		if err != nil {
+			return
+		}
+		if _, err := wrapped.Encode("a cat", 8); err != nil {
+			t.Log(err)
+		}
+	})
 }

@@ -30,6 +30,9 @@ type unetConfig struct {
 type size struct{ height, width int }
 
 func (s *size) UnmarshalJSON(data []byte) error {
+	if string(data) == "null" { // what it is by default
+		return nil
+	}
 	var side int
 	if json.Unmarshal(data, &side) == nil {
 		s.height, s.width = side, side

@@ -179,6 +179,11 @@ func (p *Pipeline) widen(g *graph.Graph) error {
 	if p.options.Provider == ort.CPU {
 		return g.Widen(graph.Float16)
 	}
+	return takeFloats(g)
+}
+
+// takeFloats casts floats to the half floats that a graph takes.
+func takeFloats(g *graph.Graph) error {
 	for i, v := range slices.Clone(g.Inputs) {
 		if v.Type != graph.Float16 {
 			continue

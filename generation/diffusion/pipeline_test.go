@@ -6,6 +6,8 @@ import (
 	"image"
 	"image/color"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -166,6 +168,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		{"an unknown scheduler", Request{Scheduler: "heun"}, `"heun" is not known`},
 		{"a strength of 2", Request{Image: img, Strength: 2}, "strength 2"},
 		{"a strength without an image", Request{Strength: 0.5}, "without an image"},
+		{"an image without pixels", Request{Image: image.NewNRGBA(image.Rectangle{})}, "without pixels"},
 		{"a mask without an image", Request{Mask: img}, "a mask without an image"},
 		{"a concept that isn't mentioned", Request{Prompt: "a cat", Concepts: one(mug)}, "<mug>"},
 		{"a concept beyond the window", Request{Prompt: strings.Repeat("a cat ", 10) + "<mug>", Concepts: one(mug)}, "make it shorter"},
@@ -208,6 +211,62 @@ func TestDefaultsAreTheBundles(t *testing.T) {
 	if err != nil || r.Steps != 7 || r.Guidance != 2 || r.Scheduler != "euler" {
 		t.Errorf("%d steps, guidance %g, %s, %v", r.Steps, r.Guidance, r.Scheduler, err)
 	}
+}
+
+// Devices with half floats take the file as it is: floats are cast where they come in.
+func TestHalfFloatsAreTakenAsFloats(t *testing.T) {
+	p := openFixture(t, "half")
+	g, err := p.UNet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := takeFloats(g); err != nil {
+		t.Fatal(err)
+	}
+	s, err := ort.NewSession(g, ort.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	wide, err := p.unet.get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := *wide
+	half.network = &network{g, s}
+	f := readFixtures(t)
+	in := [][]float32{f.floats(t, "normals")[:1024]}
+	rows := []*condition{{tokens: f.floats(t, "normals")[1024 : 1024+20*16], length: 20}}
+	a, err := wide.run(context.Background(), in, 500, rows, 4, 16, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := half.run(context.Background(), in, 500, rows, 4, 16, 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := furthest(a[0], b[0]); !(d < 2e-2) || d == 0 {
+		t.Errorf("half floats are %g from floats: near, and not the same", d)
+	}
+}
+
+// FuzzConfigs: no configuration makes a pipeline panic.
+func FuzzConfigs(f *testing.F) {
+	f.Add(`{"sample_size": [8, null]}`, `{"block_out_channels": [1,2,3], "scaling_factor": 1e300}`)
+	f.Fuzz(func(t *testing.T, unet, vae string) {
+		dir := t.TempDir()
+		for folder, text := range map[string]string{"unet": unet, "vae_decoder": vae} {
+			if err := os.MkdirAll(filepath.Join(dir, folder), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, folder, "config.json"), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if g, err := readGeometry(&bundle.Bundle{Dir: dir}, false); err == nil && (g.checkSide(g.Width) != nil || g.Scaling <= 0) {
+			t.Errorf("%s, %s are taken as %+v", unet, vae, g)
+		}
+	})
 }
 
 func TestMasks(t *testing.T) {

@@ -133,6 +133,9 @@ func (p *Pipeline) defaultGuidance(lcm bool) float64 {
 }
 
 func (p *Pipeline) resolveSize(r *Request) error {
+	if r.Image != nil && r.Image.Bounds().Empty() || r.Mask != nil && r.Mask.Bounds().Empty() {
+		return errs.New(errs.Invalid, "an image or mask without pixels")
+	}
 	width, height := p.Width, p.Height
 	if r.Image != nil {
 		b := r.Image.Bounds()

@@ -78,6 +78,9 @@ func openText(p *Pipeline, suffix string) (*TextEncoder, error) {
 			e.Window = min(e.Window, limit)
 		}
 	}
+	if around := len(e.Tokenizer.Frame(nil)); e.Window <= around {
+		return nil, fail(errs.New(errs.Invalid, "texts of at most %d tokens, of which %d open and close them: model_max_length is too small", e.Window, around))
+	}
 	return e, nil
 }
 

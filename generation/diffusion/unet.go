@@ -97,14 +97,16 @@ type condition struct {
 	guidance []float32 // of distilled guidance
 }
 
-// maxRows is how many rows go through the network at once: what its activations take grows with them.
-const maxRows = 8
+// rowsAtOnce is how many rows go through the network together: its attention takes memory with the square of
+// a picture's size, and two rows of 64x64 latents are what one guided picture of Stable Diffusion takes.
+func rowsAtOnce(height, width int) int { return min(max(2*64*64/(height*width), 1), 16) }
 
 // run gives the network's output [rows, latents' numbers] for inputs [rows, C*h*w] at one timestep.
 func (n *denoiser) run(ctx context.Context, in [][]float32, at float64, rows []*condition, channels, height, width int) ([][]float32, error) {
 	var out [][]float32
-	for start := 0; start < len(in); start += maxRows {
-		end := min(start+maxRows, len(in))
+	most := rowsAtOnce(height, width)
+	for start := 0; start < len(in); start += most {
+		end := min(start+most, len(in))
 		feeds := n.feeds(in[start:end], at, rows[start:end], channels, height, width)
 		got, err := n.session.Run(ctx, feeds)
 		if err != nil {
