@@ -19,7 +19,8 @@ type TextTower struct {
 	Table     *Value // [V,D]
 	Width     int    // D
 	Window    int    // the longest text, from the position table; 0 where there is no limit
-	Blocks    []*Value
+	// Blocks are what context can enter: the blocks' inputs, or the first one's alone where blocks are of another width than D.
+	Blocks []*Value
 	// Exported is the length of text that the export was fixed to, 0 where it was open. It is
 	// opened here where that can be done; [TextTower.Lengths] tells.
 	Exported int
@@ -114,8 +115,11 @@ func (t *TextTower) findBlocks(h TextHints) (err error) {
 // the way swaps them.
 func (t *TextTower) findTokenAxis(h TextHints) error {
 	e, b := t.Embedding.Shape, t.Blocks[0].Shape
-	if len(b) != 3 || !b[2].Equal(e[2]) {
+	if len(b) != 3 {
 		return unpromptable("the first block's input %q has shape %s, the tokens %s", t.Blocks[0].Name, b, e)
+	}
+	if !b[2].Equal(e[2]) { // as in ALBERT: blocks of another width take no context of their own
+		t.Blocks = t.Blocks[:1]
 	}
 	switch same := b[0].Equal(e[0]) && b[1].Equal(e[1]); {
 	case same && !e[0].Equal(e[1]), e[0].Equal(e[1]) && !t.transposed():
@@ -126,6 +130,12 @@ func (t *TextTower) findTokenAxis(h TextHints) error {
 		return unpromptable("the first block's input %q has shape %s, the tokens %s", t.Blocks[0].Name, b, e)
 	}
 	return agree("token_axis", h.TokenAxis, t.TokenAxis)
+}
+
+// blockWidth is the width of the blocks' tokens.
+func (t *TextTower) blockWidth() int {
+	n, _ := t.Blocks[0].Shape[2].Int()
+	return int(n)
 }
 
 // transposed says whether batch and sequence change places between embedding and blocks.

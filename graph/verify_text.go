@@ -249,7 +249,8 @@ func (v *textCheck) token(x []float32, length, row, i int) []float32 {
 	if v.t.TokenAxis == 0 {
 		at = i*v.rows + row
 	}
-	return x[at*v.t.Width : (at+1)*v.t.Width]
+	width := v.t.blockWidth()
+	return x[at*width : (at+1)*width]
 }
 
 func placesOf(places [][]int) *Tensor {
@@ -472,7 +473,7 @@ func (v *textCheck) leftOut(n contextCount) error {
 
 // cut takes the context's slots out of tokens that lie as the blocks' inputs do.
 func (v *textCheck) cut(x []float32, k int) *Tensor {
-	length := len(x) / v.rows / v.t.Width
+	length := len(x) / v.rows / v.t.blockWidth()
 	outer, inner := v.rows, length
 	if v.t.TokenAxis == 0 {
 		outer, inner = length, v.rows
@@ -489,7 +490,7 @@ func (v *textCheck) cut(x []float32, k int) *Tensor {
 			}
 		}
 	}
-	dims := []int64{int64(v.rows), int64(length - k), int64(v.t.Width)}
+	dims := []int64{int64(v.rows), int64(length - k), int64(v.t.blockWidth())}
 	if v.t.TokenAxis == 0 {
 		dims[0], dims[1] = dims[1], dims[0]
 	}
@@ -501,7 +502,7 @@ func (t *TextTower) head() (*Graph, error) {
 	g, to := t.Graph.CloneMap()
 	end := to[t.end]
 	s := newSurgery(g, end)
-	tokens := s.input("tokens", Float, Shape{Sym("tokens.0"), Sym("tokens.1"), Known(int64(t.Width))})
+	tokens := s.input("tokens", Float, Shape{Sym("tokens.0"), Sym("tokens.1"), Known(int64(t.blockWidth()))})
 	s.at = g.position(end) + 1
 	from := s.at
 	x := s.op("Cast", map[string]Attr{"to": {int64(end.Type)}}, tokens)

@@ -543,6 +543,16 @@ def openclip(kind, cases=(), **more):
     return Text(named(m, ["input_ids"], lambda m, i: m.encode_text(i)), m.token_embedding, {"input_ids": ids}, dynamic={"input_ids": {0: "batch"}}, blocks=m.transformer.resblocks, cases=cases, fit=fit)
 
 
+def coca_text(cases=()):
+    """CoCa's text tower: a class token behind the text, which sees what is no padding, is the embedding."""
+    from open_clip.transformer import TextTransformer
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch.manual_seed(0)
+    m = TextTransformer(context_length=16, vocab_size=200, width=32, heads=4, layers=2, output_dim=OUT, embed_cls=True, pad_id=0)
+    nn.init.normal_(m.text_projection, std=0.1)
+    return Text(named(m, ["input_ids"], lambda m, i: m(i)), m.token_embedding, {"input_ids": text_ids(0, 16)}, dynamic={"input_ids": {0: "batch"}}, blocks=m.transformer.resblocks, cases=cases)
+
+
 def openai_vision():
     """OpenAI's own layout: blocks as [N,B,D], packed attention weights, quick gelu."""
     class Block(nn.Module):
@@ -633,6 +643,10 @@ def sentence_encoder(cases=(), masked=True, fixed=False, attention="sdpa", which
         m = t.MPNetModel(t.MPNetConfig(**{k: v for k, v in common.items() if k != "attn_implementation"}, pad_token_id=0), add_pooling_layer=False)
     elif which == "t5":  # relative positions alone
         m = t.T5EncoderModel(t.T5Config(vocab_size=200, d_model=WIDTH, d_kv=WIDTH // HEADS, d_ff=96, num_layers=2, num_heads=HEADS))
+    elif which == "albert":  # one block's weights for all, token embeddings narrower than the blocks
+        m = t.AlbertModel(t.AlbertConfig(**common, embedding_size=16), add_pooling_layer=False)
+    elif which == "modernbert":  # turned by places, some blocks see a window of neighbours
+        m = t.ModernBertModel(t.ModernBertConfig(**common, pad_token_id=0, eos_token_id=2, bos_token_id=1, cls_token_id=1, sep_token_id=2, local_attention=6, global_attn_every_n_layers=2))
     elif which == "roberta":  # positions count the tokens that are no padding
         m = t.RobertaModel(t.RobertaConfig(**common, pad_token_id=0), add_pooling_layer=False)
     else:  # a causal decoder that pools its last token
@@ -662,7 +676,7 @@ def sentence_encoder(cases=(), masked=True, fixed=False, attention="sdpa", which
         return (h * w).sum(1) / w.sum(1)
     table = m.encoder.embed_tokens if which == "t5" else m.get_input_embeddings()
     f = lambda m, *x: pool(encode(m, *x), *x)
-    return Text(named(m, inputs, f), table, inputs, blocks=blocks_of(m), cases=cases, dynamic={n: {0: "batch"} for n in inputs} if fixed else None,
+    return Text(named(m, inputs, f), table, inputs, blocks=None if which == "albert" else blocks_of(m), cases=cases, dynamic={n: {0: "batch"} for n in inputs} if fixed else None,
                 encode=lambda *x: encode(m, *x), pool=pool, averages=not (which == "llama" or first or pad))
 
 
@@ -878,6 +892,9 @@ MODELS = {  # name -> (build, [(exporter, opset), ...])
     "context_positions": (lambda: sentence_encoder(averaged(), positions=True), [(TS, 17), (DY, 18)]),
     "context_distilbert": (lambda: sentence_encoder(averaged(), which="distilbert"), [(TS, 17), (DY, 18)]),
     "context_mpnet": (lambda: sentence_encoder(averaged(), which="mpnet"), [(TS, 17), (DY, 18)]),
+    "context_albert": (lambda: sentence_encoder([c for c in averaged() if c.get("depth", 1) == 1], which="albert"), [(TS, 17), (DY, 18)]),
+    "context_modernbert": (lambda: sentence_encoder(averaged(), which="modernbert"), [(TS, 17), (DY, 18)]),
+    "context_coca_text": (lambda: coca_text(places(text_ids(0, 16))[:3]), [(TS, 17), (DY, 18)]),
     "context_t5": (lambda: sentence_encoder(averaged(), which="t5"), [(TS, 17), (DY, 18)]),
     "context_llama_positions": (lambda: sentence_encoder(averaged()[:5], which="llama", positions=True), [(DY, 18), (DY, 23)]),
     "context_llama_pad": (lambda: sentence_encoder(averaged()[:5], which="llama", masked=False, pad=True), [(DY, 18), (DY, 23)]),
