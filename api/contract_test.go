@@ -10,14 +10,22 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers"
 	"github.com/getkin/kin-openapi/routers/gorillamux"
+
+	"github.com/foretoken/foretoken/bundle"
+	"github.com/foretoken/foretoken/graph"
+	"github.com/foretoken/foretoken/prompt/embeds"
+	"github.com/foretoken/foretoken/prompt/pickle"
+	"github.com/foretoken/foretoken/storage"
 )
 
 // contract validates live requests and answers against the OpenAPI document.
@@ -86,6 +94,38 @@ func (c *contract) askJSON(t *testing.T, path string, in any, status int, into a
 	}
 }
 
+// concepts imports and exports a concept.
+func (c *contract) concepts(t *testing.T) {
+	t.Helper()
+	b := must(bundle.Open("../generation/diffusion/testdata/sd"))(t)
+	check(t, c.Catalog.PutBundle(t.Context(), storage.Bundle{Name: "sd", Digest: b.Digest, Dir: b.Dir, Created: time.Now()}))
+	const width = 16 // of the fixture's text encoder
+	var file bytes.Buffer
+	check(t, pickle.Write(&file, pickle.NewDict("<mug>", graph.NewTensor(make([]float32, 2*width), 2, width))))
+	const binary = "application/octet-stream"
+	var p promptView
+	check(t, json.Unmarshal(c.ask(t, "POST", "/v1/prompts/import?bundle=sd&file=learned_embeds.bin", binary, file.Bytes(), 201), &p))
+	if p.Name != "mug" || p.Revision != 1 || p.Bundle != "sd" {
+		t.Errorf("imported as %+v", p)
+	}
+	for _, format := range []string{"diffusers", "diffusers-bin", "a1111", "a1111-tensors"} {
+		out := c.ask(t, "GET", "/v1/prompts/mug/file?format="+format, "", nil, 200)
+		e := must(embeds.Read(out, "mug"))(t)
+		if e.First.Dims[0] != 2 || e.First.Dims[1] != width {
+			t.Errorf("%s: exported as %v", format, e.First.Dims)
+		}
+	}
+	c.ask(t, "GET", "/v1/prompts/mug/file?format=sdxl", "", nil, 400)
+	c.ask(t, "POST", "/v1/prompts/import?bundle=starter&file=a.bin", binary, file.Bytes(), 400)
+	c.ask(t, "POST", "/v1/prompts/import?bundle=none&file=a.bin", binary, file.Bytes(), 404)
+	c.ask(t, "POST", "/v1/prompts/import?bundle=sd&name=a/b", binary, file.Bytes(), 400)
+	c.ask(t, "POST", "/v1/prompts/import?bundle=sd&kind=negative&name=bad", binary, file.Bytes(), 201)
+	hostile := must(os.ReadFile("../prompt/pickle/testdata/hostile_system.pt"))(t)
+	if answer := c.ask(t, "POST", "/v1/prompts/import?bundle=sd", binary, hostile, 400); !bytes.Contains(answer, []byte("posix.system")) {
+		t.Errorf("a malicious file: %s", answer)
+	}
+}
+
 // TestTheWholeServiceKeepsItsContract goes once through every operation of the document.
 func TestTheWholeServiceKeepsItsContract(t *testing.T) {
 	c := newContract(t, start(t, nil))
@@ -128,6 +168,8 @@ func TestTheWholeServiceKeepsItsContract(t *testing.T) {
 	c.ask(t, "GET", "/v1/runs/"+r.ID, "", nil, 200)
 	c.ask(t, "GET", "/v1/runs", "", nil, 200)
 	c.ask(t, "GET", "/v1/runs/none", "", nil, 404)
+	c.concepts(t)
+	c.ask(t, "GET", "/v1/prompts/p/file?format=diffusers", "", nil, 400)
 	c.askJSON(t, "/v1/runs/"+r.ID+"/cancel", struct{}{}, 409, nil)
 	c.askJSON(t, "/v1/runs", map[string]any{"dataset": "none", "bundle": "starter", "recipe": "coop"}, 404, nil)
 	c.askJSON(t, "/v1/runs", map[string]any{"dataset": "emoji", "bundle": "starter", "recipe": "none"}, 404, nil)

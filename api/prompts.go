@@ -11,6 +11,7 @@ import (
 
 	"github.com/foretoken/foretoken/internal/errs"
 	"github.com/foretoken/foretoken/prompt"
+	"github.com/foretoken/foretoken/prompt/embeds"
 	"github.com/foretoken/foretoken/serving"
 	"github.com/foretoken/foretoken/storage"
 )
@@ -74,6 +75,7 @@ func (s *server) getPrompt(c *gin.Context) error {
 	return answer(c, viewPrompt(p), err)
 }
 
+// downloadPrompt sends the prompt's own file, or with ?format= what other programs read.
 func (s *server) downloadPrompt(c *gin.Context) error {
 	p, err := s.promptRow(c)
 	if err != nil {
@@ -83,7 +85,14 @@ func (s *server) downloadPrompt(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	c.Header("Content-Disposition", fmt.Sprintf("attachment; filename=%q", fmt.Sprintf("%s-%d.safetensors", p.Name, p.Revision)))
+	suffix := ".safetensors"
+	if f := embeds.Format(c.Query("format")); f != "" {
+		if b, err = exported(b, f, p.Name); err != nil {
+			return err
+		}
+		suffix = f.Suffix()
+	}
+	c.Header("Content-Disposition", fmt.Sprintf("attachment; filename=%q", fmt.Sprintf("%s-%d%s", p.Name, p.Revision, suffix)))
 	c.Data(http.StatusOK, "application/octet-stream", b)
 	return nil
 }

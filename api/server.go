@@ -99,6 +99,7 @@ func (s *server) native(v1 gin.IRoutes) {
 	v1.GET("/prompts", short, handle(s.listPrompts))
 	v1.GET("/prompts/:name", short, handle(s.getPrompt))
 	v1.GET("/prompts/:name/file", short, handle(s.downloadPrompt))
+	v1.POST("/prompts/import", short, limit(maxConcept), handle(s.importPrompt))
 	v1.POST("/prompts/:name/promote", short, limit(maxJSON), handle(s.promotePrompt))
 
 	v1.POST("/classify", short, s.expected, limit(maxImages), handle(s.classify))

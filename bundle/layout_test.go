@@ -63,3 +63,34 @@ func TestTheDigestCoversSubfolders(t *testing.T) {
 		t.Errorf("another denoiser has the same digest (%v)", err)
 	}
 }
+
+func TestTextWidthsAreThoseOfTheEncoders(t *testing.T) {
+	index := `{"_class_name":"StableDiffusionPipeline"}`
+	tests := []struct {
+		name          string
+		files         map[string]string
+		first, second int
+		says          string
+	}{
+		{"one encoder", map[string]string{"model_index.json": index, "text_encoder/config.json": `{"hidden_size":768}`}, 768, 0, ""},
+		{"two encoders", map[string]string{"model_index.json": index, "text_encoder/config.json": `{"hidden_size":768}`, "text_encoder_2/config.json": `{"hidden_size":1280}`}, 768, 1280, ""},
+		{"no encoder", map[string]string{"model_index.json": index}, 0, 0, "text_encoder"},
+		{"a width of nothing", map[string]string{"model_index.json": index, "text_encoder/config.json": `{}`}, 0, 0, "no hidden_size above 0"},
+		{"a second encoder that is no JSON", map[string]string{"model_index.json": index, "text_encoder/config.json": `{"hidden_size":768}`, "text_encoder_2/config.json": `{`}, 0, 0, "text_encoder_2"},
+		{"an encoder of images and texts", map[string]string{"config.json": `{}`}, 0, 0, "makes no images"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			first, second, err := TextWidths(write(t, t.TempDir(), tt.files))
+			if tt.says != "" {
+				if errs.Of(err) != errs.Invalid || !strings.Contains(err.Error(), tt.says) {
+					t.Errorf("error %v, want one saying %q", err, tt.says)
+				}
+				return
+			}
+			if err != nil || first != tt.first || second != tt.second {
+				t.Errorf("%d and %d, %v, want %d and %d", first, second, err, tt.first, tt.second)
+			}
+		})
+	}
+}

@@ -173,6 +173,12 @@ func checkToken(token string) error {
 	return nil
 }
 
+// Rows is the name of the tensor [n,D] that puts rows into a text encoder, for the kinds that have
+// one: concept, style and negative; "" for others. Rows for a second encoder add "_2".
+func Rows(k Kind) string {
+	return map[Kind]string{Concept: "embedding", Style: "context", Negative: "negative"}[k]
+}
+
 // Widths are the lengths of the rows that a concept, style or negative prompt puts into the
 // first and the second text encoder; 0 where it has none for it, and for other kinds.
 func (p *Prompt) Widths() (first, second int) {
@@ -182,8 +188,8 @@ func (p *Prompt) Widths() (first, second int) {
 		}
 		return int(t.Dims[1])
 	}
-	name, ok := map[Kind]string{Concept: "embedding", Style: "context", Negative: "negative"}[p.Card.Kind]
-	if !ok {
+	name := Rows(p.Card.Kind)
+	if name == "" {
 		return 0, 0
 	}
 	return width(p.Tensors[name]), width(p.Tensors[name+"_2"])

@@ -52,29 +52,64 @@ func ReadBytes(b []byte) (*Prompt, error) {
 // length is checked before it is used, and the tensors never take more memory than the file.
 // See https://huggingface.co/docs/safetensors for the format.
 func Read(r io.ReaderAt, size int64) (*Prompt, error) {
+	f, err := readFile(r, size)
+	if err != nil {
+		return nil, err
+	}
+	card, err := parseMetadata(f.metadata)
+	if err != nil {
+		return nil, err
+	}
+	p := &Prompt{Card: card}
+	if p.Tensors, err = f.tensors(); err != nil {
+		return nil, err
+	}
+	return p, p.check()
+}
+
+// ReadTensors reads the tensors of any safetensors file as [Read] does, whatever its metadata say.
+func ReadTensors(b []byte) (map[string]*graph.Tensor, error) {
+	f, err := readFile(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		return nil, err
+	}
+	return f.tensors()
+}
+
+// layout is a file whose header is read.
+type layout struct {
+	r        io.ReaderAt
+	start    int64 // of the data
+	metadata json.RawMessage
+	entries  []entry
+}
+
+func readFile(r io.ReaderAt, size int64) (*layout, error) {
 	header, err := readHeader(r, size)
 	if err != nil {
 		return nil, err
 	}
-	card, entries, err := parseHeader(header)
-	if err != nil {
+	f := &layout{r: r, start: 8 + int64(len(header))}
+	if f.metadata, f.entries, err = parseHeader(header); err != nil {
 		return nil, err
 	}
-	start := 8 + int64(len(header))
-	if err := checkLayout(entries, size-start); err != nil {
-		return nil, err
-	}
-	p := &Prompt{Card: card, Tensors: map[string]*graph.Tensor{}}
-	for _, e := range entries {
+	return f, checkLayout(f.entries, size-f.start)
+}
+
+func (f *layout) tensors() (map[string]*graph.Tensor, error) {
+	tensors := map[string]*graph.Tensor{}
+	for _, e := range f.entries {
 		data := make([]byte, e.end-e.begin)
-		if err := readFull(r, data, start+e.begin); err != nil {
+		if err := readFull(f.r, data, f.start+e.begin); err != nil {
 			return nil, err
 		}
-		if p.Tensors[e.name], err = graph.NewTensorBytes(e.dtype, data, e.dims...); err != nil {
+		t, err := graph.NewTensorBytes(e.dtype, data, e.dims...)
+		if err != nil {
 			return nil, errs.New(errs.Invalid, "prompt tensor %q: %w", e.name, err)
 		}
+		tensors[e.name] = t
 	}
-	return p, p.check()
+	return tensors, nil
 }
 
 func readFull(r io.ReaderAt, b []byte, offset int64) error {
@@ -109,31 +144,28 @@ func readHeader(r io.ReaderAt, size int64) ([]byte, error) {
 	return header, nil
 }
 
-func parseHeader(header []byte) (Card, []entry, error) {
+func parseHeader(header []byte) (metadata json.RawMessage, entries []entry, err error) {
 	all, err := members("header", header)
 	if err != nil {
-		return Card{}, nil, err
+		return nil, nil, err
 	}
-	card, err := parseMetadata(all[metadataName])
-	if err != nil {
-		return Card{}, nil, err
-	}
+	metadata = all[metadataName]
 	delete(all, metadataName)
 	if len(all) > maxTensors {
-		return Card{}, nil, errs.New(errs.TooLarge, "prompt file: %d tensors, limit %d", len(all), maxTensors)
+		return nil, nil, errs.New(errs.TooLarge, "prompt file: %d tensors, limit %d", len(all), maxTensors)
 	}
-	entries := make([]entry, 0, len(all))
+	entries = make([]entry, 0, len(all))
 	for name, raw := range all {
 		e, err := parseEntry(name, raw)
 		if err != nil {
-			return Card{}, nil, errs.New(errs.Of(err), "prompt tensor %q: %w", name, err)
+			return nil, nil, errs.New(errs.Of(err), "prompt tensor %q: %w", name, err)
 		}
 		entries = append(entries, e)
 	}
 	slices.SortFunc(entries, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.end, b.end), strings.Compare(a.name, b.name))
 	})
-	return card, entries, nil
+	return metadata, entries, nil
 }
 
 func parseMetadata(raw json.RawMessage) (Card, error) {

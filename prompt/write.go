@@ -22,7 +22,20 @@ func Write(w io.Writer, p *Prompt) error {
 	if err := p.check(); err != nil {
 		return err
 	}
-	header, names, err := encodeHeader(p)
+	card, err := p.Card.encode()
+	if err != nil {
+		return err
+	}
+	return writeTensors(w, fmt.Sprintf(`%s:{%s:%s}`, quote(metadataName), quote(metadataKey), quote(card)), p.Tensors)
+}
+
+// WriteTensors writes tensors as a safetensors file that says it is for PyTorch, and nothing else.
+func WriteTensors(w io.Writer, tensors map[string]*graph.Tensor) error {
+	return writeTensors(w, fmt.Sprintf(`%s:{"format":"pt"}`, quote(metadataName)), tensors)
+}
+
+func writeTensors(w io.Writer, metadata string, tensors map[string]*graph.Tensor) error {
+	header, names, err := encodeHeader(metadata, tensors)
 	if err != nil {
 		return err
 	}
@@ -30,7 +43,7 @@ func Write(w io.Writer, p *Prompt) error {
 		return fmt.Errorf("writing a prompt: %w", err)
 	}
 	for _, name := range names {
-		b, err := p.Tensors[name].Bytes()
+		b, err := tensors[name].Bytes()
 		if err != nil {
 			return fmt.Errorf("prompt tensor %q: %w", name, err)
 		}
@@ -43,23 +56,19 @@ func Write(w io.Writer, p *Prompt) error {
 
 // encodeHeader makes length and header, padded so that the data starts at a multiple of 8, and
 // lists the tensors in the order of their data.
-func encodeHeader(p *Prompt) ([]byte, []string, error) {
-	card, err := p.Card.encode()
-	if err != nil {
-		return nil, nil, err
-	}
+func encodeHeader(metadata string, tensors map[string]*graph.Tensor) ([]byte, []string, error) {
 	var b bytes.Buffer
 	b.Write(make([]byte, 8))
-	fmt.Fprintf(&b, `{%s:{%s:%s}`, quote(metadataName), quote(metadataKey), quote(card))
+	b.WriteString("{" + metadata)
 	var at int64
-	names := order(p.Tensors)
+	names := order(tensors)
 	for _, name := range names {
-		e, err := describe(name, p.Tensors[name], at)
+		e, err := describe(name, tensors[name], at)
 		if err != nil {
 			return nil, nil, err
 		}
 		b.WriteString(e)
-		at += p.Tensors[name].Len() * int64(p.Tensors[name].Type.Size())
+		at += tensors[name].Len() * int64(tensors[name].Type.Size())
 	}
 	b.WriteByte('}')
 	for b.Len()%8 != 0 {

@@ -87,6 +87,20 @@ func (c *client) post(ctx context.Context, path string, body, into any) error {
 	return decode(answer, err, into)
 }
 
+// save writes what a path answers to a file.
+func (c *client) save(ctx context.Context, path, file string) error {
+	answer, err := c.send(ctx, http.MethodGet, path, "", nil)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	b, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, b, 0o644)
+}
+
 func decode(answer *http.Response, err error, into any) error {
 	if err != nil {
 		return err

@@ -402,7 +402,7 @@ func newSearch() *cobra.Command {
 }
 
 func newPrompt() *cobra.Command {
-	cmd := &cobra.Command{Use: "prompt", Short: "List, show, download and promote tuned prompts"}
+	cmd := &cobra.Command{Use: "prompt", Short: "List, show, download, promote, import and export prompts"}
 	list := &cobra.Command{
 		Use:   "list",
 		Short: "List prompts",
@@ -439,19 +439,10 @@ func newPrompt() *cobra.Command {
 		Short: "Save a prompt's file",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			answer, err := newClient().send(cmd.Context(), http.MethodGet, "/v1/prompts/"+url.PathEscape(args[0])+"/file", "", nil)
-			if err != nil {
-				return err
-			}
-			defer answer.Body.Close()
 			if out == "" {
 				out = args[0] + ".safetensors"
 			}
-			b, err := io.ReadAll(answer.Body)
-			if err != nil {
-				return err
-			}
-			return os.WriteFile(out, b, 0o644)
+			return newClient().save(cmd.Context(), "/v1/prompts/"+url.PathEscape(args[0])+"/file", out)
 		},
 	}
 	download.Flags().StringVar(&out, "out", "", "file (default: NAME.safetensors)")
@@ -471,7 +462,7 @@ func newPrompt() *cobra.Command {
 			return show(cmd.OutOrStdout(), asJSON(cmd), p, func(w io.Writer) { fmt.Fprintf(w, "%s stands for revision %d\n", p.Name, p.Revision) })
 		},
 	}
-	cmd.AddCommand(list, shown, download, promote)
+	cmd.AddCommand(list, shown, download, promote, newPromptImport(), newPromptExport())
 	return cmd
 }
 

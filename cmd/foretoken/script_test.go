@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/foretoken/foretoken/graph"
+	"github.com/foretoken/foretoken/prompt"
 	"github.com/foretoken/foretoken/starter"
 	"github.com/foretoken/foretoken/storage/storagetest"
 )
@@ -41,6 +44,10 @@ func TestScripts(t *testing.T) {
 			env.Setenv("FORETOKEN_ORT_LIB", library)
 			env.Setenv("STARTER", filepath.Join(root, "starter", "bundle"))
 			env.Setenv("FIXTURES", filepath.Join(root, "graph", "testdata", "fixtures"))
+			env.Setenv("EMBEDS", filepath.Join(root, "prompt", "embeds", "testdata"))
+			if err := writeConcept(filepath.Join(env.WorkDir, "mug.safetensors")); err != nil {
+				return err
+			}
 			for to, from := range map[string]string{
 				"openmoji.zip": "openmoji.zip", "fashion_bag.png": "samples/fashion_bag.png",
 				"pets/cat/1.png": "samples/openmoji_animal_mammal.png", "pets/bag/1.png": "samples/fashion_bag.png",
@@ -58,6 +65,16 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"server": server},
 	})
+}
+
+// writeConcept writes a textual-inversion file of two rows for the starter's painter.
+func writeConcept(file string) error {
+	var b bytes.Buffer
+	rows := graph.NewTensor(make([]float32, 2*256), 2, 256)
+	if err := prompt.WriteTensors(&b, map[string]*graph.Tensor{"<mug>": rows}); err != nil {
+		return err
+	}
+	return os.WriteFile(file, b.Bytes(), 0o600)
 }
 
 // server starts `foretoken serve` on a free port and sets FORETOKEN_URL and FORETOKEN_API_KEY to

@@ -68,6 +68,8 @@ type promptView struct {
 	Revision int             `json:"revision"`
 	Digest   string          `json:"digest"`
 	Bundle   string          `json:"bundle"`
+	Kind     string          `json:"kind"`
+	Token    string          `json:"token,omitempty"`
 	Size     int64           `json:"size"`
 	Promoted bool            `json:"promoted"`
 	Card     json.RawMessage `json:"card,omitempty"`

@@ -79,6 +79,14 @@ func (s *Service) Stop(ctx context.Context) error { return s.queue.Stop(ctx) }
 
 var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 
+// checkName refuses a prompt's name that could not stand in an address.
+func checkName(name string) error {
+	if validName.MatchString(name) {
+		return nil
+	}
+	return errs.New(errs.Invalid, "prompt name %.120q: must be 1 to 100 letters, digits, dots, dashes or underscores", name)
+}
+
 // Create checks a spec, resolves its version and name, and enqueues the run.
 func (s *Service) Create(ctx context.Context, spec Spec) (storage.Run, error) {
 	var none storage.Run
@@ -96,8 +104,8 @@ func (s *Service) Create(ctx context.Context, spec Spec) (storage.Run, error) {
 	if spec.Prompt == "" {
 		spec.Prompt = spec.Dataset + "-" + spec.Recipe.Name
 	}
-	if !validName.MatchString(spec.Prompt) {
-		return none, errs.New(errs.Invalid, "prompt name %.120q: must be 1 to 100 letters, digits, dots, dashes or underscores", spec.Prompt)
+	if err := checkName(spec.Prompt); err != nil {
+		return none, err
 	}
 	b, err := json.Marshal(spec)
 	if err != nil {

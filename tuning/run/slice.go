@@ -244,9 +244,10 @@ func (s *Service) finish(ctx context.Context, r storage.Run, w *warm) error {
 	var row storage.Prompt
 	if p != nil {
 		p.Card.Tool = s.Tool
-		if row, err = s.storePrompt(ctx, r, w, p); err != nil {
+		if row, err = StorePrompt(ctx, s.Objects, w.spec.Prompt, r.ID, p); err != nil {
 			return err
 		}
+		row.Bundle = w.spec.Bundle
 		result.Prompt, end.Prompt = row.Name, row.Name
 	}
 	_, err = s.commit(ctx, r, result, func(tx *sql.Tx) error {
@@ -263,8 +264,13 @@ func (s *Service) finish(ctx context.Context, r storage.Run, w *warm) error {
 	return s.Objects.Delete(ctx, r.Checkpoint)
 }
 
-// storePrompt stores the file under its digest, and returns the row that will name it.
-func (s *Service) storePrompt(ctx context.Context, r storage.Run, w *warm, p *prompt.Prompt) (storage.Prompt, error) {
+// StorePrompt stores the prompt's file under its digest, and returns the row that will name it once
+// [storage.Catalog.AddPrompt] has it. Run is empty where no run made it. A name that can't be one is
+// of kind [errs.Invalid].
+func StorePrompt(ctx context.Context, objs storage.Objects, name, run string, p *prompt.Prompt) (storage.Prompt, error) {
+	if err := checkName(name); err != nil {
+		return storage.Prompt{}, err
+	}
 	var file bytes.Buffer
 	if err := prompt.Write(&file, p); err != nil {
 		return storage.Prompt{}, err
@@ -278,9 +284,9 @@ func (s *Service) storePrompt(ctx context.Context, r storage.Run, w *warm, p *pr
 		return storage.Prompt{}, err
 	}
 	row := storage.Prompt{
-		Name: w.spec.Prompt, Digest: digest, Bundle: w.spec.Bundle, Run: r.ID,
-		Object: fmt.Sprintf("prompts/%s/%s.safetensors", w.spec.Prompt, digest), Size: int64(file.Len()), Card: card, Created: time.Now(),
+		Name: name, Digest: digest, Bundle: p.Card.Bundle.Name, Run: run,
+		Object: fmt.Sprintf("prompts/%s/%s.safetensors", name, digest), Size: int64(file.Len()), Card: card, Created: time.Now(),
 	}
-	_, err = s.Objects.Put(ctx, row.Object, &file, row.Size, storage.PutOptions{ContentType: "application/octet-stream"})
+	_, err = objs.Put(ctx, row.Object, &file, row.Size, storage.PutOptions{ContentType: "application/octet-stream"})
 	return row, err
 }
