@@ -10,7 +10,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 export FORETOKEN_S3_BIN ?= $(CURDIR)/bin/foretoken-s3
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: build setup demo test lint unit browser clients fuzz reference exports node-tests baked real-sizes test-webgpu test-cuda memory fused bench report report-captions clean
+.PHONY: build setup demo test lint unit browser clients fuzz reference exports node-tests baked real-sizes sd-sizes test-webgpu test-cuda memory fused bench report report-captions report-painter clean
 
 build: ## both binaries: the service and its embedded S3
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/foretoken ./cmd/foretoken
@@ -107,6 +107,12 @@ fused: setup ## what it is worth to run fused and quantised operators as a file 
 	test -d .cache/fused || .cache/exporters/bin/python bench/reference/fused.py .cache/fused
 	FORETOKEN_FUSED=$(CURDIR)/.cache/fused go test -count 1 -v -timeout 1h ./internal/ort -run '^TestWhatFusedNodesAreWorth$$'
 
+sd-sizes: setup ## Stable Diffusion 1.5's sizes with random weights: a step of drawing and one of learning a word, on the CPU; writes docs/benchmarks.md
+	test -d .cache/exporters || (python3 -m venv .cache/exporters && .cache/exporters/bin/pip install -q -r bench/reference/exporters.txt)
+	mkdir -p .cache/sd15 && go test -c -o .cache/inversion.test ./tuning/inversion
+	.cache/exporters/bin/python bench/reference/sd15.py export .cache/sd15
+	.cache/exporters/bin/python bench/reference/sd15.py measure .cache/sd15 .cache/inversion.test docs/benchmarks.md
+
 bench: setup build ## hot paths, and a step of tuning beside PyTorch; writes docs/benchmarks.md
 	bench/run.sh
 
@@ -115,6 +121,9 @@ report: setup build ## the demo's table over three seeds beside PyTorch; writes 
 
 report-captions: setup ## the starter's captioner before and after tuning over three seeds; writes docs/report-captions.md
 	FORETOKEN_CAPTIONS_REPORT=$(CURDIR)/docs/report-captions.md go test -count 1 -timeout 2h -v ./tuning/captioning -run '^TestGain$$'
+
+report-painter: setup ## a concept and a style learned with the starter's painter over three seeds; writes docs/report-painter.md and its picture
+	FORETOKEN_PAINTER_REPORT=$(CURDIR)/docs go test -count 1 -timeout 2h -v ./tuning/inversion -run '^TestPainterReport$$'
 
 clean:
 	rm -rf bin .cache

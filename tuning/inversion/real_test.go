@@ -73,9 +73,6 @@ func (r *realSize) draw(t *testing.T, p *diffusion.Pipeline) {
 func (r *realSize) learn(t *testing.T, p *diffusion.Pipeline) {
 	recipe := recipe(t, "textual-inversion")
 	recipe.Batch, recipe.Inversion.MicroBatch, recipe.Inversion.Init = 1, 1, ""
-	if r.Part == "learn-keeping-all" {
-		recipe.Inversion.MemoryMB = 0
-	}
 	tr := trainer(t, p, recipe, data(1, 0, "mug"))
 	timed := func(name string, f func()) {
 		start, now := processorTime(t), time.Now()
