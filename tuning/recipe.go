@@ -27,7 +27,7 @@ type Recipe struct {
 	Description string `yaml:"description" json:"description"`
 	Source      string `yaml:"source" json:"source"` // where its values come from
 	// Templates write class names for the frozen text tower: {} is the name.
-	Templates []string  `yaml:"templates" json:"templates"`
+	Templates []string  `yaml:"templates" json:"templates,omitempty"`
 	Context   Context   `yaml:"context" json:"context,omitzero"`
 	Visual    Visual    `yaml:"visual" json:"visual,omitzero"`
 	Prefix    Prefix    `yaml:"prefix" json:"prefix,omitzero"`

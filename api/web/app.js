@@ -192,6 +192,11 @@ async function* streamed(path, body, signal) {
 
 const percent = (x) => (100 * x).toFixed(1) + " %";
 
+// scored is a classifier's accuracy, or what else a prompt is measured by.
+const scored = (score) => score.others
+  ? Object.entries(score.others).map(([name, x]) => `${name.replaceAll("_", " ")} ${x.toFixed(3)}`).join(", ")
+  : percent(score.accuracy);
+
 async function watch(run) {
   const loss = [], accuracy = [];
   for await (const { event, data } of await events(run)) {
@@ -220,8 +225,8 @@ async function tune() {
     const ended = await watch(run.id);
     $("status").textContent = ended.error ? `${ended.state}: ${ended.error}` : ended.state;
     if (ended.metrics?.tuned) {
-      $("zeroshot").textContent = percent(ended.metrics.zero_shot.accuracy);
-      $("tuned").textContent = percent(ended.metrics.tuned.accuracy);
+      $("zeroshot").textContent = scored(ended.metrics.zero_shot);
+      $("tuned").textContent = scored(ended.metrics.tuned);
       $("score").hidden = false;
     }
     await loadModels();

@@ -10,9 +10,6 @@ import (
 
 // newInverting learns words of a text-to-image model. Where the recipe names a dual encoder, it scores what is drawn.
 func newInverting(ctx context.Context, models *tuning.Models, in *input) (Trainer, error) {
-	if in.spec.HoldOut {
-		return nil, errs.New(errs.Invalid, "hold_out scores classes that were not tuned on; %s tells no classes apart: leave it out", in.spec.Recipe.Method)
-	}
 	p, err := models.Painter(ctx, in.spec.Bundle)
 	if err != nil {
 		return nil, err

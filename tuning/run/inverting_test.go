@@ -86,7 +86,7 @@ func TestAConceptIsARun(t *testing.T) {
 		t.Errorf("a dual encoder learns to draw: %+v", failed)
 	}
 	sp.Bundle, sp.HoldOut = "painter", true
-	if _, err := newInverting(t.Context(), s.Models, &input{spec: sp}); errs.Of(err) != errs.Invalid {
+	if _, err := s.Create(t.Context(), sp); errs.Of(err) != errs.Invalid {
 		t.Errorf("classes are held out: %v", err)
 	}
 }

@@ -100,6 +100,9 @@ func (s *Service) Create(ctx context.Context, spec Spec) (storage.Run, error) {
 	if spec.Shots < 0 {
 		return none, errs.New(errs.Invalid, "shots is %d, must be 0 (all) or more", spec.Shots)
 	}
+	if spec.HoldOut && (spec.Recipe.Captions() || spec.Recipe.Inverts()) {
+		return none, errs.New(errs.Invalid, "hold_out holds classes out, and a %s learns none: leave it out", spec.Recipe.Method)
+	}
 	spec.Version = v.Version
 	if spec.Prompt == "" {
 		spec.Prompt = spec.Dataset + "-" + spec.Recipe.Name

@@ -70,14 +70,21 @@ func prepare(t *testing.T, s *Service) {
 	if err := s.Catalog.PutBundle(t.Context(), storage.Bundle{Name: "starter", Digest: b.Digest, Dir: b.Dir, Created: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
-	zip, err := starter.Demo.ReadFile("demo/openmoji.zip")
+	upload(t, s, "openmoji")
+}
+
+// upload adds a data set of the demo.
+func upload(t *testing.T, s *Service, name string) {
+	t.Helper()
+	zip, err := starter.Demo.ReadFile("demo/" + name + ".zip")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Objects.Put(t.Context(), "uploads/openmoji.zip", bytes.NewReader(zip), int64(len(zip)), storage.PutOptions{}); err != nil {
+	key := "uploads/" + name + ".zip"
+	if _, err := s.Objects.Put(t.Context(), key, bytes.NewReader(zip), int64(len(zip)), storage.PutOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	v, err := dataset.ImportZip(t.Context(), s.Objects, "uploads/openmoji.zip", dataset.ImportOptions{ID: "openmoji", Check: check})
+	v, err := dataset.ImportZip(t.Context(), s.Objects, key, dataset.ImportOptions{ID: name, Check: check})
 	if err != nil {
 		t.Fatal(err)
 	}

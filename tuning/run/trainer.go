@@ -47,6 +47,11 @@ var trainers = map[string]func(context.Context, *tuning.Models, *input) (Trainer
 	tuning.VPT:         newClassifying,
 	tuning.MaPLe:       newClassifying,
 
+	tuning.CaptionPrefix:    newCaptioning,
+	tuning.CaptionKeyValues: newCaptioning,
+	tuning.CaptionMap:       newCaptioning,
+	tuning.CaptionVisual:    newCaptioning,
+
 	tuning.TextualInversion: newInverting,
 	tuning.Style:            newInverting,
 	tuning.Negative:         newInverting,
