@@ -19,8 +19,8 @@ build: ## both binaries: the service and its embedded S3
 setup: ## ONNX Runtime's shared library, from an ordinary package, into .cache/ort
 	scripts/fetch-ort.sh
 
-demo: setup build ## real images, a tuned prompt, an HTTP answer
-	bin/foretoken demo
+demo: setup build ## real images, tuned prompts, answers, captions and pictures over HTTP
+	bin/foretoken demo --generate
 
 test: setup build browser clients lint unit ## everything that has to pass
 

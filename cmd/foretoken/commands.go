@@ -7,10 +7,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -248,8 +250,15 @@ func (r runView) print(w io.Writer) {
 	}
 }
 
-// String is the accuracy with its interval, and that on classes held out.
+// String is the accuracy with its interval, and that on classes held out; for what does not classify, its measures.
 func (s *score) String() string {
+	if len(s.Others) > 0 {
+		var measures []string
+		for _, name := range slices.Sorted(maps.Keys(s.Others)) {
+			measures = append(measures, fmt.Sprintf("%s %.3f", name, s.Others[name]))
+		}
+		return fmt.Sprintf("%s; %d images", strings.Join(measures, ", "), s.Images)
+	}
 	text := fmt.Sprintf("%s (95 %% interval %s to %s) of %d test images", percent(s.Accuracy), percent(s.Interval[0]), percent(s.Interval[1]), s.Images)
 	if s.Novel != nil {
 		text += fmt.Sprintf(", %s on classes held out", percent(*s.Novel))

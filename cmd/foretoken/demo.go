@@ -37,8 +37,8 @@ var demoSets = []demoSet{
 var demoRecipes = []string{"coop-starter", "vpt-deep-starter", "maple-starter", "linear-probe"}
 
 func newDemo() *cobra.Command {
-	var dir string
-	var stay bool
+	var dir, pictures string
+	var stay, generate bool
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Take real images through the whole path, from upload to answers, and say what prompts bought",
@@ -52,16 +52,25 @@ func newDemo() *cobra.Command {
 				}
 				defer os.RemoveAll(dir)
 			}
-			return runDemo(cmd.Context(), dir, cmd.OutOrStdout(), cmd.ErrOrStderr(), stay || !cmd.Flags().Changed("stay") && terminal(cmd.OutOrStdout()))
+			parts := []part{(*demo).run}
+			if generate {
+				parts = append(parts, func(d *demo, ctx context.Context) error { return d.generate(ctx, pictures) })
+			}
+			return runDemo(cmd.Context(), dir, cmd.OutOrStdout(), cmd.ErrOrStderr(), stay || !cmd.Flags().Changed("stay") && terminal(cmd.OutOrStdout()), parts...)
 		},
 	}
 	cmd.Flags().StringVar(&dir, "data", "", "keep the data in this folder (default: a temporary one)")
+	cmd.Flags().BoolVar(&generate, "generate", false, "captions and pictures too: a captioner's prefix, a concept and a style for a painter, before and after")
+	cmd.Flags().StringVar(&pictures, "pictures", "demo-out", "folder for the pictures of --generate")
 	cmd.Flags().BoolVar(&stay, "stay", false, "serve on until Ctrl-C, to try the page (default: on a terminal)")
 	return cmd
 }
 
+// part is one of the demo's.
+type part func(*demo, context.Context) error
+
 // runDemo starts the service on embedded defaults, and talks to it as any client would.
-func runDemo(ctx context.Context, dir string, out, progress io.Writer, stay bool) error {
+func runDemo(ctx context.Context, dir string, out, progress io.Writer, stay bool, parts ...part) error {
 	start := time.Now()
 	serverLog, err := os.Create(filepath.Join(dir, "server.log"))
 	if err != nil {
@@ -86,8 +95,10 @@ func runDemo(ctx context.Context, dir string, out, progress io.Writer, stay bool
 	ended := make(chan error, 1)
 	go func() { ended <- a.serve(serving, l, serverLog, 1<<30) }()
 	d := &demo{client: &client{url: "http://" + l.Addr().String(), key: key}, out: out, progress: progress}
-	if err := d.run(ctx); err != nil {
-		return err
+	for _, show := range parts {
+		if err := show(d, ctx); err != nil {
+			return err
+		}
 	}
 	fmt.Fprintf(out, "\nAll of it took %.0f s.\n", time.Since(start).Seconds())
 	if stay {

@@ -346,7 +346,8 @@ func (q *pictureQuery) form(fields map[string]any) (contentType string, body []b
 			return "", nil, err
 		}
 	}
-	return w.FormDataContentType(), b.Bytes(), w.Close()
+	err = w.Close() // writes the end
+	return w.FormDataContentType(), b.Bytes(), err
 }
 
 // stream posts JSON and calls f for each event of the answer.

@@ -56,7 +56,14 @@ type score struct {
 	Base         *float64   `json:"base"`
 	Novel        *float64   `json:"novel"`
 	HarmonicMean *float64   `json:"harmonic_mean"`
-	PerClass     []struct {
+	// Others are what a captioner's or a painter's prompt is measured by.
+	Others map[string]float64 `json:"others"`
+	// Examples are the first test images' captions or answers.
+	Examples []struct {
+		Text       string   `json:"text"`
+		References []string `json:"references"`
+	} `json:"examples"`
+	PerClass []struct {
 		Class    string  `json:"class"`
 		Images   int     `json:"images"`
 		Accuracy float64 `json:"accuracy"`
