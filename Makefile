@@ -45,7 +45,7 @@ clients: ## OpenAI's clients for Python and Node, where this machine has both la
 
 # A fuzz target runs alone and for as long as FUZZTIME says; what it finds goes into its testdata.
 FUZZTIME ?= 10m
-FUZZ := ./graph:FuzzParse ./prompt:FuzzRead ./dataset:FuzzImportZip ./text/tokenizer:FuzzParse ./text/tokenizer:FuzzEncode
+FUZZ := ./graph:FuzzParse ./prompt:FuzzRead ./dataset:FuzzImportZip ./text/tokenizer:FuzzParse ./text/tokenizer:FuzzEncode ./text:FuzzCLIPVocabulary ./generation/diffusion/schedule:FuzzParse ./generation/diffusion:FuzzConfigs
 
 fuzz: setup ## ten minutes for each parser of hostile input
 	@for f in $(FUZZ); do go test $${f%%:*} -run '^$$' -fuzz "^$${f##*:}$$" -fuzztime $(FUZZTIME); done

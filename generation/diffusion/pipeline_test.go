@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/foretoken/foretoken/bundle"
@@ -76,6 +77,29 @@ func TestABatchIsItsPicturesAlone(t *testing.T) {
 	}
 	if with, without := generate(t, p, rs[3])[0], generate(t, p, Request{Prompt: "a dog", Steps: 5, Guidance: 1, Seed: 4})[0]; apart(with.Image, without.Image) < 2 {
 		t.Error("the style changes nothing")
+	}
+}
+
+func TestPicturesCanBeDrawnAtOnce(t *testing.T) {
+	p := openFixture(t, "sd")
+	r := Request{Prompt: "a cat", Steps: 4, Image: readFixtures(t).picture(t, "image")}
+	drawn := make([]Result, 3)
+	var wait sync.WaitGroup
+	for i := range drawn {
+		wait.Go(func() {
+			out, err := p.Generate(context.Background(), []Request{r})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			drawn[i] = out[0]
+		})
+	}
+	wait.Wait()
+	for _, res := range drawn[1:] {
+		if res.Image == nil || !slices.Equal(res.Image.Pix, drawn[0].Image.Pix) {
+			t.Error("the same request gives another picture beside others")
+		}
 	}
 }
 
