@@ -117,7 +117,7 @@ func TestGain(t *testing.T) {
 		t.Skip("FORETOKEN_CAPTIONS_REPORT names no file to write: make report-captions")
 	}
 	m, d := starterCaptioner(t), demoCaptions(t, 1000, 1000)
-	var out strings.Builder
+	var out, said strings.Builder
 	fmt.Fprintf(&out, gainHead, len(d.Train), len(d.Test), m.Bundle.Digest[:12])
 	frozen, err := Evaluate(t.Context(), m, nil, d)
 	if err != nil {
@@ -148,11 +148,13 @@ func TestGain(t *testing.T) {
 				t.Fatal(err)
 			}
 			row(&out, name, fmt.Sprint(r.Seed), tuned, fmt.Sprintf("%.0f", took.Seconds()), fmt.Sprint(file.Len()))
-			t.Logf("%s, seed %d: CIDEr-D %.3f, %q", name, r.Seed, tuned.Others["cider_d"], tuned.Examples[0].Text)
+			if seed == 0 {
+				samples(&said, frozen, tuned)
+			}
 			tr.Close()
 		}
 	}
-	if err := os.WriteFile(path, []byte(out.String()), 0o644); err != nil {
+	if err := os.WriteFile(path, []byte(out.String()+said.String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -166,6 +168,14 @@ alone, on a shared machine; bytes are of the prompt's file. Written by ` + "`mak
 | recipe | seed | CIDEr-D | BLEU-4 | ROUGE-L | exact match | seconds | bytes |
 |---|---|---|---|---|---|---|---|
 `
+
+// samples lists what both models say of the first test images.
+func samples(out io.Writer, frozen, tuned *Evaluation) {
+	fmt.Fprint(out, "\n| the first test images | frozen | tuned, seed 1 |\n|---|---|---|\n")
+	for i, e := range tuned.Examples[:min(10, len(tuned.Examples))] {
+		fmt.Fprintf(out, "| %s | %s | %s |\n", e.References[0], frozen.Examples[i].Text, e.Text)
+	}
+}
 
 func row(out io.Writer, name, seed string, e *Evaluation, seconds, size string) {
 	o := e.Others
