@@ -57,6 +57,9 @@ func (s *Schedule) Sampler(steps int, strength float64) (*Sampler, error) {
 	if err != nil {
 		return nil, err
 	}
+	if begin >= len(p.times) {
+		return nil, errs.New(errs.Invalid, "scheduler: %d steps from timestep_spacing %s and lambda_min_clipped %g are %d, and none behind strength %g", steps, s.Config.TimestepSpacing, s.Config.LambdaMinClipped, len(p.times), strength)
+	}
 	p.prediction = s.Config.PredictionType
 	if p.prediction == Epsilon && slices.ContainsFunc(p.levels[begin:], func(l level) bool { return l.alpha == 0 }) {
 		return nil, errs.New(errs.Unsupported, "scheduler: rescale_betas_zero_snr leaves nothing of the picture at timestep %g, where prediction_type epsilon can't tell it", p.times[0])

@@ -231,6 +231,8 @@ func TestStepsOutOfRangeAreRefused(t *testing.T) {
 		{`{"_class_name": "DDIMScheduler"}`, 20, 0.01, "no whole step"},
 		{`{"_class_name": "DDIMScheduler"}`, 20, math.NaN(), "strength NaN"},
 		{`{"_class_name": "DDIMScheduler", "steps_offset": 1}`, 1000, 1, "reach timestep 1000"},
+		{`{"_class_name": "DPMSolverMultistepScheduler", "timestep_spacing": "trailing", "lambda_min_clipped": 1}`, 20, 0.2, "none behind strength 0.2"},
+		{`{"_class_name": "DPMSolverMultistepScheduler", "timestep_spacing": "trailing", "lambda_min_clipped": 100}`, 20, 1, "are 0"},
 		{`{"_class_name": "LCMScheduler"}`, 51, 1, "original_inference_steps"},
 		{`{"_class_name": "PNDMScheduler"}`, 3, 1, "skip_prk_steps"},
 		{`{"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": true, "timestep_spacing": "trailing"}`, 10, 1, "epsilon"},
