@@ -60,6 +60,7 @@ def table():
         (DPM, 20, 1, {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1, "use_karras_sigmas": True}),
         (DPM, 20, 1, {**SD, "thresholding": True, "sample_max_value": 2.0}),
     ]
+    rows += [(EULER, 20, 1, {**SD, "use_beta_sigmas": True}), (EULER, 7, 0.6, {**SD, **V, "use_beta_sigmas": True}), (DPM, 20, 1, {**SD, "use_beta_sigmas": True}), (DPM, 50, 1, {**SD, "use_beta_sigmas": True})]
     for kind in ("dpmsolver", "sde-dpmsolver", "sde-dpmsolver++"):
         for solver in ("midpoint", "heun"):
             rows.append((DPM, 20, 1, {**SD, "algorithm_type": kind, "solver_type": solver, "final_sigmas_type": "sigma_min"}))

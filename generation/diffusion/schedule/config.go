@@ -237,7 +237,6 @@ func (c *Config) check() error {
 		applies bool
 	}{
 		{"rescale_betas_zero_snr", c.RescaleZeroSNR, has(PNDM)},
-		{"use_beta_sigmas", c.UseBetaSigmas, sigmas},
 		{"use_flow_sigmas", c.UseFlowSigmas, has(DPMSolver)},
 		{"use_dynamic_shifting", c.DynamicShifting, has(DPMSolver)},
 	} {
@@ -277,8 +276,8 @@ func (c *Config) checkNumbers() error {
 			return errs.New(errs.Invalid, "scheduler_config.json: %s is %v; it is %s", f.field, f.value, f.allowed)
 		}
 	}
-	if c.UseKarrasSigmas && c.UseExponentialSigmas {
-		return errs.New(errs.Invalid, "scheduler_config.json: use_karras_sigmas and use_exponential_sigmas are both true; one can be")
+	if c.UseKarrasSigmas && c.UseExponentialSigmas || c.UseKarrasSigmas && c.UseBetaSigmas || c.UseExponentialSigmas && c.UseBetaSigmas {
+		return errs.New(errs.Invalid, "scheduler_config.json: two of use_karras_sigmas, use_exponential_sigmas and use_beta_sigmas are true; one can be")
 	}
 	return c.checkSolver()
 }

@@ -188,7 +188,6 @@ func TestRefusals(t *testing.T) {
 		{"no class", `{}`, "", "_class_name is missing", errs.Invalid},
 		{"an unknown field", `{"_class_name": "DDIMScheduler", "sigma_data": 0.5}`, "", "sigma_data is 0.5", errs.Unsupported},
 		{"a beta schedule", `{"_class_name": "DDIMScheduler", "beta_schedule": "sigmoid"}`, "", `beta_schedule is "sigmoid"`, errs.Unsupported},
-		{"beta sigmas", `{"_class_name": "EulerDiscreteScheduler", "use_beta_sigmas": true}`, "", "use_beta_sigmas", errs.Unsupported},
 		{"flows", `{"_class_name": "DPMSolverMultistepScheduler", "use_flow_sigmas": true}`, "", "use_flow_sigmas", errs.Unsupported},
 		{"learned variance", `{"_class_name": "DPMSolverMultistepScheduler", "variance_type": "learned_range"}`, "", "variance_type", errs.Unsupported},
 		{"zero SNR on PNDM", `{"_class_name": "PNDMScheduler", "rescale_betas_zero_snr": true}`, "", "rescale_betas_zero_snr", errs.Unsupported},

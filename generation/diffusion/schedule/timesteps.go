@@ -108,6 +108,8 @@ func (s *Schedule) sigmaSteps(times []float64) (sigmas, timesteps []float64) {
 		sigmas = karras(low, high, n)
 	case c.UseLuLambdas && c.Class == DPMSolver, c.UseExponentialSigmas:
 		sigmas = exponential(low, high, n)
+	case c.UseBetaSigmas:
+		sigmas = betaSpaced(low, high, n)
 	default:
 		return append(s.interpolated(table, times), s.finalSigma()), times
 	}
