@@ -226,7 +226,7 @@ thing that it has not seen, and a style learned from the sixteen pictures and te
 
 Before is the frozen model: the starting words in place of what is learned, for a style no style. The denoising loss is over 64 draws of noise
 that no step saw. CLIP score and nearest-neighbour identity (the largest cosine to a picture that was learned from) are the starter's dual
-encoder's, means over 16 pictures of four scenes, the same seeds before and after. Seconds are the processor's, for the steps.
+encoder's, means over 8 pictures of four scenes, the same seeds before and after. Seconds are the processor's, for the steps.
 
 | what | seed | denoising loss | CLIP score | identity | seconds | bytes |
 |---|---|---|---|---|---|---|
