@@ -3,6 +3,7 @@ package pickle
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -107,6 +108,12 @@ type machine struct {
 
 	storages map[string]*storage
 	views    []view
+	left     int64 // bytes that tensors may still take
+}
+
+// newMachine reads a program that lies in a file of so many bytes.
+func newMachine(program []byte, file int) *machine {
+	return &machine{in: program, storages: map[string]*storage{}, left: maxShare*int64(file) + freeShare}
 }
 
 // fault is what stops the machine; it is a panic within the package alone.
@@ -473,23 +480,25 @@ func (m *machine) tensor(args Tuple) *graph.Tensor {
 	offset, ok2 := args[1].(int64)
 	dims, ok3 := whole(args[2])
 	strides, ok4 := whole(args[3])
-	if !ok1 || !ok2 || !ok3 || !ok4 || offset < 0 || len(dims) != len(strides) || len(dims) > maxRank {
+	if !ok1 || !ok2 || !ok3 || !ok4 || offset < 0 || offset > maxFile || len(dims) != len(strides) || len(dims) > maxRank {
 		stop(errs.Invalid, "a tensor without a storage, offset, extents or strides")
 	}
-	last, count, empty := offset, int64(s.dtype.Size()), false
+	last, size, empty := offset, int64(s.dtype.Size()), slices.Contains(dims, 0)
 	for i, d := range dims {
-		if d == 0 {
-			empty = true
-			continue
+		if empty {
+			break
 		}
-		if d > maxTensors || strides[i] > maxFile || count > maxTensors/d || (d-1)*strides[i] > maxFile {
-			stop(errs.TooLarge, "a tensor of extents %v and strides %v, limit %d bytes", dims, strides, maxTensors)
+		if d > m.left/size || d > 1 && strides[i] > maxFile/(d-1) {
+			stop(errs.TooLarge, "a tensor of extents %v and strides %v: more than %d times the file's size", dims, strides, maxShare)
 		}
-		count *= d
+		size *= d
 		last += (d - 1) * strides[i]
 	}
 	if !empty && last >= s.size {
 		stop(errs.Invalid, "a tensor of extents %v and strides %v from %d reaches beyond its storage of %d", dims, strides, offset, s.size)
+	}
+	if !empty {
+		m.left -= size
 	}
 	t := &graph.Tensor{}
 	m.views = append(m.views, view{t, s, offset, dims, strides})

@@ -16,8 +16,10 @@ import (
 const (
 	maxFile    = 1 << 30  // bytes
 	maxProgram = 16 << 20 // bytes of a pickle, tensors' contents apart
-	maxTensors = 1 << 28  // bytes of all tensors, which may share their contents in the file
 	maxRank    = 8
+	// Tensors may share their contents in the file, and have each their own here: all of them take at
+	// most so many times the file's bytes, and so many more.
+	maxShare, freeShare = 4, 1 << 20
 )
 
 // A value of a file is one of: nil, bool, int64, float64, string, *[List], [Tuple], *[Dict],

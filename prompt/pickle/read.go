@@ -90,7 +90,7 @@ func readZip(b []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &machine{in: program, storages: map[string]*storage{}}
+	m := newMachine(program, len(b))
 	value, err := m.run()
 	if err != nil {
 		return nil, err
@@ -119,7 +119,7 @@ const streamVersion = 1001
 // readStream reads five pickles (a magic number, a version, facts on the machine, the value, the
 // names of the storages) and then the storages, each its number of elements and the elements.
 func readStream(b []byte) (any, error) {
-	m := &machine{in: b, storages: map[string]*storage{}}
+	m := newMachine(b, len(b))
 	var parts [5]any
 	for i := range parts {
 		var err error
@@ -175,12 +175,8 @@ func (m *machine) readStorages(keys *List) error {
 
 // fill gives the tensors their elements, each its own copy in the order of its axes.
 func (m *machine) fill() error {
-	left := int64(maxTensors)
 	for _, v := range m.views {
 		size := graph.Count(v.dims) * int64(v.storage.dtype.Size())
-		if left -= size; left < 0 {
-			return errs.New(errs.TooLarge, "tensors of more than %d bytes in all", maxTensors)
-		}
 		t, err := graph.NewTensorBytes(v.storage.dtype, v.gather(size), v.dims...)
 		if err != nil {
 			return errs.New(errs.Or(err, errs.Invalid), "tensor: %w", err)
