@@ -1,8 +1,9 @@
 """Train the captioner's decoder: the frozen image tower's 26 states -> words, in transformers' GPT-2 with cross attention.
 
-Usage: captioner.py WORK BUNDLE MINUTES
+Usage: captioner.py WORK BUNDLE MINUTES [FROM]
 Reads WORK/seen*.npy (seen.py) and BUNDLE's tokenizer; writes WORK/captioner.pt, the running mean of the weights, every few
-minutes. One thread. A line is a caption, or a question with its answer, of which the answer alone is learned.
+minutes. One thread. A line is a caption, or a question with its answer, of which the answer alone is learned. With the weights
+FROM it goes on from there, at a lower rate and with more German.
 """
 import glob, os, random, sys, time
 
@@ -16,7 +17,9 @@ import captions
 
 VOCAB, WINDOW, WIDTH, LAYERS, HEADS = 8000, 64, 256, 3, 8
 START, END = VOCAB - 2, VOCAB - 1
-BATCH, RATE, SMOOTHING, MEMORY = 128, 1e-3, 0.05, 0.998
+BATCH, SMOOTHING, MEMORY = 128, 0.05, 0.998
+FIRST = dict(rate=1e-3, shares=(45, 7, 10, 12, 8, 8, 10))  # of captions.LINES
+THEN = dict(rate=6e-4, shares=(42, 4, 26, 14, 5, 4, 5))
 
 
 def build():
@@ -46,7 +49,7 @@ def lines(tokenizer, texts):
     return ids[:, :-1], labels[:, :-1]
 
 
-def main(work, bundle, minutes):
+def main(work, bundle, minutes, start=None):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     random.seed(0)
@@ -54,17 +57,20 @@ def main(work, bundle, minutes):
     rows = captions.trained(meta)
     views, tokenizer, model = Views(work, len(rows)), Tokenizer.from_file(f"{bundle}/tokenizer.json"), build()
     tokenizer.no_truncation()
+    phase = THEN if start else FIRST
+    if start:
+        model.load_state_dict(torch.load(start))
     running = torch.optim.swa_utils.AveragedModel(model, avg_fn=lambda mean, new, n: mean + (1 - min(MEMORY, (1 + n) / (10 + n))) * (new - mean))
     decayed, plain = [p for p in model.parameters() if p.ndim > 1], [p for p in model.parameters() if p.ndim <= 1]
-    opt = torch.optim.AdamW([dict(params=decayed, weight_decay=0.05), dict(params=plain, weight_decay=0)], lr=RATE, betas=(0.9, 0.98))
+    opt = torch.optim.AdamW([dict(params=decayed, weight_decay=0.05), dict(params=plain, weight_decay=0)], lr=phase["rate"], betas=(0.9, 0.98))
     print(sum(p.numel() for p in model.parameters()) / 1e6, "M;", len(rows), "pictures,", len(views.caches), "views", flush=True)
     begin, average, step, saved = time.time(), None, 0, 0
     while (share := (time.time() - begin) / 60 / minutes) < 1:
         step += 1
         for g in opt.param_groups:
-            g["lr"] = RATE * min(1, step / 100, 2 * (1 - share)) + 1e-6
+            g["lr"] = phase["rate"] * min(1, step / 100, 2 * (1 - share)) + 1e-6
         index = random.choices(range(len(rows)), k=BATCH)
-        ids, labels = lines(tokenizer, [captions.say(meta, rows[i], random) for i in index])
+        ids, labels = lines(tokenizer, [captions.say(meta, rows[i], random, phase["shares"]) for i in index])
         with torch.autocast("cpu", dtype=torch.bfloat16):
             states = model.transformer(input_ids=ids, encoder_hidden_states=views.draw(index), use_cache=False).last_hidden_state
             logits = model.lm_head(states[labels >= 0])
@@ -87,4 +93,4 @@ def main(work, bundle, minutes):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), *sys.argv[4:])

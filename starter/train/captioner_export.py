@@ -98,8 +98,9 @@ def configs(bundle, out):
                              encoder=dual["vision_config"], decoder=dict(gpt, is_decoder=True, add_cross_attention=True), **ends))
     dump("generation_config.json", dict(**ends, max_length=40))
     tokenizer = json.load(open(f"{bundle}/tokenizer.json"))
-    # A word's end is a blank, which the dual encoder, that never writes, has no need to know.
-    tokenizer["decoder"] = dict(type="Sequence", decoders=[tokenizer["decoder"], dict(type="Replace", pattern=dict(String="</w>"), content=" "), dict(type="Strip", content=" ", start=0, stop=1)])
+    # A word's end is a blank, but for the last: the dual encoder, that never writes, has no need to know.
+    tokenizer["decoder"] = dict(type="Sequence", decoders=[
+        tokenizer["decoder"], dict(type="Replace", pattern=dict(Regex="</w>$"), content=""), dict(type="Replace", pattern=dict(String="</w>"), content=" ")])
     with open(f"{out}/tokenizer.json", "w") as f:
         json.dump(tokenizer, f, indent=2, ensure_ascii=False)
     settings = json.load(open(f"{bundle}/tokenizer_config.json"))

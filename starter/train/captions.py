@@ -54,12 +54,15 @@ def describe(meta, row, rng):
     return (f"{text} on {'an' if colour == 'orange' else 'a'} {colour} background" if colour else text), colour
 
 
-def say(meta, row, rng):
-    """A line for the captioner: (what opens it, what it is to say). Three in five are captions, a few of them German."""
+LINES = ["drawing", "picture", "german", "what", "style", "kind", "is"]  # what the captioner learns to say: captions, answers
+
+
+def say(meta, row, rng, shares):
+    """A line for the captioner: (what opens it, what it is to say). `shares` are LINES'."""
     r = meta["rows"][row]
     concept, style = meta["concepts"][r["hex"]], STYLES[r["style"]]
     name, article = thing(concept["label"]), "an" if style[0] in "aeiou" else "a"
-    which = rng.choices(["drawing", "picture", "german", "what", "style", "kind", "is"], (45, 7, 10, 12, 8, 8, 10))[0]
+    which = rng.choices(LINES, shares)[0]
     if which == "german":
         return "", "eine Zeichnung: " + concept["tr"]["de"][0] if "de" in concept["tr"] else name
     if which == "what":

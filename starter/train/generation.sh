@@ -10,7 +10,7 @@ test -d "$work/optimum" || (python3 -m venv "$work/optimum" && "$work/optimum/bi
 
 captioner() {
 	for view in 0 1; do test -f "$work/seen${view}_done" || { "$py" seen.py "$work" "$bundle" "$view" && touch "$work/seen${view}_done"; }; done
-	test -f "$work/captioner.pt" || "$py" captioner.py "$work" "$bundle" 30
+	test -f "$work/captioner.pt" || { "$py" captioner.py "$work" "$bundle" 35 && mv "$work/captioner.pt" "$work/captioner1.pt" && "$py" captioner.py "$work" "$bundle" 9 "$work/captioner1.pt"; }
 }
 painter() {
 	test -f "$work/vae.pt" || "$py" vae.py "$work" 5

@@ -20,7 +20,7 @@ import painter
 import tokens
 import vae
 
-COUNT, BATCH, LONGEST = 400, 32, 40
+COUNT, DRAWN, BATCH, LONGEST = 400, 48, 24, 40
 SEEN = ["a flat drawing of a red heart", "a 3d drawing of a grinning face", "a simple drawing of the flag of France", "a shaded drawing of a banana",
         "a monochrome drawing of a cat face", "a flat drawing of a house on a blue background", "a smooth drawing of an evergreen tree", "a high contrast drawing of an umbrella",
         "a 3d drawing of an automobile", "a flat drawing of sunglasses on a yellow background", "an old drawing of a hamburger", "a bright drawing of a tropical fish"]
@@ -152,7 +152,7 @@ def painter_figures(work, starter, meta, sets, rng, sheet):
     judge, maker, small, rows = Judge(f"{starter}/bundle"), Painter(f"{starter}/painter"), vae.pictures(work), meta["rows"]
     figures = {}
     for name in ("trained pictures", "seen styles, unseen concepts"):
-        chosen = rng.sample(sets[name], COUNT // 4)
+        chosen = rng.sample(sets[name], DRAWN)
         styles = [captions.STYLES[rows[r]["style"]] for r in chosen]
         things = [captions.thing(meta["concepts"][rows[r]["hex"]]["label"]) for r in chosen]
         made = maker.draw([f"{'an' if s[0] in 'aeiou' else 'a'} {s} drawing of {t}" for s, t in zip(styles, things)])

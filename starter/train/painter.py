@@ -20,7 +20,7 @@ import captions
 import vae
 
 VIEWS, CONTEXT, WIDTH = 3, 32, 256  # asked for in so many ways; the text tower's window and width
-BATCH, RATE, EMPTY, MEMORY, GUIDANCE, STEPS = 32, 1e-3, 0.1, 0.999, 4, 25
+BATCH, RATE, EMPTY, MEMORY, GUIDANCE, STEPS = 32, 1e-3, 0.1, 0.999, 4, 20
 SCHEDULE = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
                 clip_sample=False, set_alpha_to_one=False, steps_offset=1, timestep_spacing="leading")
 SHEET = ["a flat drawing of a red heart", "a 3d drawing of a grinning face", "a simple drawing of the flag of France", "a shaded drawing of a banana",
