@@ -20,6 +20,8 @@ import (
 	"github.com/foretoken/foretoken/bundle"
 	"github.com/foretoken/foretoken/dataset"
 	"github.com/foretoken/foretoken/generation/diffusion"
+	"github.com/foretoken/foretoken/generation/score"
+	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/internal/ort"
 	"github.com/foretoken/foretoken/prompt"
 	"github.com/foretoken/foretoken/starter"
@@ -145,8 +147,14 @@ func TestPainterReport(t *testing.T) {
 	p := painter(t)
 	var runs []reported
 	var rows [][]image.Image
-	for _, what := range []struct{ name, recipe, data, init string }{
-		{"a concept", "textual-inversion-starter", "concept", "watermelon"}, {"a style", "style-starter", "style", ""},
+	var own float64
+	for _, what := range []struct {
+		name, recipe, data, init string
+		shown                    bool
+	}{
+		{`a concept, from "watermelon"`, "textual-inversion-starter", "concept", "watermelon", false},
+		{`a concept, from "fruit"`, "textual-inversion-starter", "concept", "fruit", true},
+		{"a style", "style-starter", "style", "", true},
 	} {
 		d := drawings(t, what.data)
 		for seed := uint64(1); seed <= 3; seed++ {
@@ -163,12 +171,15 @@ func TestPainterReport(t *testing.T) {
 			run.what, run.seed = what.name, seed
 			runs = append(runs, run)
 			t.Logf("%+v", run)
-			if seed == 1 {
+			if seed == 1 && what.shown {
 				rows = append(rows, sheetRows(t, tr, learned)...)
+				if what.init != "" {
+					own = ownFit(t, tr, "a flat drawing of "+what.init)
+				}
 			}
 		}
 	}
-	writeReport(t, dir, p, runs, rows)
+	writeReport(t, dir, p, runs, rows, own)
 }
 
 // reportRun learns and scores.
@@ -216,13 +227,46 @@ func sheetRows(t *testing.T, tr *Trainer, learned *prompt.Prompt) [][]image.Imag
 	return rows
 }
 
-func writeReport(t *testing.T, dir string, p *diffusion.Pipeline, runs []reported, rows [][]image.Image) {
+// ownFit is the CLIP score of the pictures that a run learned from, under a text.
+func ownFit(t *testing.T, tr *Trainer, text string) float64 {
+	var own []image.Image
+	for _, s := range tr.data.Train {
+		img, err := s.Image(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		own = append(own, img)
+	}
+	pictures, err := tr.embed(t.Context(), own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	words, err := tr.Judge.Texts.Embed(t.Context(), []string{text})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := graph.Float32s(words)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mean := 0.0
+	for _, y := range pictures {
+		fit, err := score.CLIPScore(y, x)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mean += fit / float64(len(pictures))
+	}
+	return mean
+}
+
+func writeReport(t *testing.T, dir string, p *diffusion.Pipeline, runs []reported, rows [][]image.Image, own float64) {
 	var s strings.Builder
 	fmt.Fprintf(&s, `# New words for the starter's painter
 
 %smake report-painter%s writes this page: a concept learned from the five pictures of %sstarter/demo/concept.zip%s, a drawing that the painter has not seen of a
 thing that it has not seen, and a style learned from the sixteen pictures and texts of %sstyle.zip%s, a way of drawing that it has not seen; the recipes
-%stextual-inversion-starter%s (from the word "watermelon") and %sstyle-starter%s, three seeds. Bundle %.12s.
+%stextual-inversion-starter%s (from "watermelon", a word that neither model has seen, and from "fruit", which both know) and %sstyle-starter%s, three seeds. Bundle %.12s.
 
 Before is the frozen model: the starting words in place of what is learned, for a style no style. The denoising loss is over 64 draws of noise
 that no step saw. CLIP score and nearest-neighbour identity (the largest cosine to a picture that was learned from) are the starter's dual
@@ -235,6 +279,7 @@ encoder's, means over 8 pictures of four scenes, the same seeds before and after
 		change := func(name string) string { return fmt.Sprintf("%.3f to %.3f", r.before[name], r.after[name]) }
 		fmt.Fprintf(&s, "| %s | %d | %s | %s | %s | %.0f | %d |\n", r.what, r.seed, change(DenoisingLoss), change(CLIPScore), change(Identity), r.seconds, r.bytes)
 	}
+	fmt.Fprintf(&s, "\nThe five pictures themselves have a CLIP score of %.3f with \"a flat drawing of fruit\".\n", own)
 	s.WriteString("\nSeed 1, from the top: what the concept was learned from, its scenes before, the same after; what the style was learned from, scenes before, after.\n\n![pictures before and after](report-painter.png)\n")
 	if err := os.WriteFile(filepath.Join(dir, "report-painter.md"), []byte(s.String()), 0o644); err != nil {
 		t.Fatal(err)
