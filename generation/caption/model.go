@@ -33,6 +33,8 @@ type Model struct {
 	Mapper *graph.Graph
 
 	step    *graph.DecoderTower // computes a token behind a past; nil where the bundle has no such graph
+	ahead   *graph.Graph        // what steps need of the encoder's output alone, computed once; nil for nothing
+	behind  *graph.Graph        // the step's graph, which takes that
 	config  *decode.Config
 	options ort.Options
 
@@ -53,6 +55,7 @@ type part int
 const (
 	firstPart part = iota
 	stepPart
+	aheadPart
 	mapperPart
 )
 
@@ -130,7 +133,6 @@ func (m *Model) openDecoder(d bundle.Decoder) (err error) {
 		if m.Decoder, err = m.branch(d.Merged, false); err == nil {
 			m.step, err = m.branch(d.Merged, true)
 		}
-		return err
 	case d.First == "":
 		m.Decoder, err = m.tower(d.WithPast)
 	default:
@@ -141,6 +143,21 @@ func (m *Model) openDecoder(d bundle.Decoder) (err error) {
 	}
 	if err == nil && m.step == nil && takesPast(m.Decoder) {
 		m.step = m.Decoder
+	}
+	if err != nil || m.step == nil {
+		return err
+	}
+	return m.splitStep()
+}
+
+// splitStep takes out of the steps what is the same for each token: the keys and values of cross attention, where the file
+// works them out anew.
+func (m *Model) splitStep() (err error) {
+	if m.step.Encoder != nil {
+		m.ahead, m.behind, err = m.step.Graph.Hoist(m.step.Encoder.Name)
+	}
+	if m.ahead == nil {
+		m.behind = m.step.Graph
 	}
 	return err
 }
@@ -291,8 +308,10 @@ func (m *Model) graphOf(v variant) (*graph.Graph, error) {
 	switch {
 	case v.part == mapperPart:
 		return m.Mapper, nil
+	case v.part == aheadPart:
+		return m.ahead, nil
 	case v.part == stepPart:
-		return m.step.Graph, nil
+		return m.behind, nil
 	case v.prefix > 0 && v.pairs > 0:
 		return nil, errs.New(errs.Unsupported, "bundle %s: keys and values go together with a prefix only where the decoder takes a past: export it with one", m.Bundle.Name)
 	case v.prefix > 0:

@@ -2,6 +2,7 @@ package caption
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/foretoken/foretoken/graph"
@@ -15,10 +16,13 @@ type rows struct {
 	prefix *graph.Tensor   // [B,P,D], by request; nil for none
 	pairs  []*graph.Tensor // keys and values in turn, [B,H,P,d], by request
 
-	ids    [][]int64 // of each row, its opening among them
-	owners []int     // which request each row belongs to
-	past   []cached  // by layer of the decoder, of each row; nil where none is kept
-	length int       // places in the past
+	ids    [][]int64                // of each row, its opening among them
+	owners []int                    // which request each row belongs to
+	past   []cached                 // by layer of the decoder, of each row; nil where none is kept
+	length int                      // places in the past
+	ahead  map[string]*graph.Tensor // what steps take of the encoder's output, by request
+	seen   map[string]*graph.Tensor // all that steps take of it, of each row
+	of     []int                    // whose rows seen has
 }
 
 // cached are the keys and values of one attention, [R,H,T,d].
@@ -142,6 +146,33 @@ func (r *rows) look(in *feed, t *graph.DecoderTower) (err error) {
 	return nil
 }
 
+// lookAgain feeds a step what it takes of the encoder's output, picked anew only where rows have changed hands.
+func (r *rows) lookAgain(ctx context.Context, in *feed) (err error) {
+	if r.ahead == nil && r.group.ahead != nil {
+		s, err := r.session(variant{part: aheadPart})
+		if err != nil {
+			return err
+		}
+		if r.ahead, err = s.Run(ctx, map[string]*graph.Tensor{r.step.Encoder.Name: r.states}); err != nil {
+			return err
+		}
+	}
+	if r.seen == nil || !slices.Equal(r.of, r.owners) {
+		now := &feed{session: in.session, in: map[string]*graph.Tensor{}}
+		if err := r.look(now, r.step); err != nil {
+			return err
+		}
+		for name, t := range r.ahead {
+			if now.in[name], err = pick(t, r.owners); err != nil {
+				return err
+			}
+		}
+		r.seen, r.of = now.in, r.owners
+	}
+	maps.Copy(in.in, r.seen)
+	return nil
+}
+
 // continues says whether the keys and values of the first step can be gone on from.
 func (r *rows) continues() bool {
 	if r.step == nil || r.shape.uncached || len(r.step.Layers) != len(r.Decoder.Layers) {
@@ -194,7 +225,7 @@ func (r *rows) one(ctx context.Context, tokens []int64) ([]float32, error) {
 	}
 	in := &feed{session: s, in: map[string]*graph.Tensor{}}
 	in.tokens(r.step, ids, r.length)
-	if err := r.look(in, r.step); err != nil {
+	if err := r.lookAgain(ctx, in); err != nil {
 		return nil, err
 	}
 	for i, l := range r.step.Layers {
