@@ -162,7 +162,7 @@ func TestGain(t *testing.T) {
 const gainHead = `# Captions before and after tuning
 
 The starter's captioner on the demo's captions.zip: OpenMoji drawings, a style it was not trained on, with German captions, which were
-a tenth of what it learned to say; left alone it says English; %d to learn from, %d to score on. Bundle %s. CIDEr-D lies in 0 to 10, the others in 0 to 1; seconds are of training
+a tenth, at last a quarter, of what it learned to say; left alone it says English; %d to learn from, %d to score on. Bundle %s. CIDEr-D lies in 0 to 10, the others in 0 to 1; seconds are of training
 alone, on a shared machine; bytes are of the prompt's file. Written by ` + "`make report-captions`" + `.
 
 | recipe | seed | CIDEr-D | BLEU-4 | ROUGE-L | exact match | seconds | bytes |
