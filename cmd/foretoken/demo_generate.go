@@ -18,9 +18,9 @@ import (
 	"github.com/foretoken/foretoken/internal/errs"
 )
 
-// The demo's sets for the captioner and the painter; neither was seen in their training.
+// The demo's sets for the captioner and the painter; no picture of them was seen in training.
 var (
-	captionSet = demoSet{name: "captions", about: "drawings with captions in German and in a form that the captioner never saw"}
+	captionSet = demoSet{name: "captions", about: "drawings in a style that the captioner never saw, with captions in German, which it was taught a little of and does not say by itself"}
 	conceptSet = demoSet{name: "concept", about: "five pictures of one thing, which the painter can't draw"}
 	styleSet   = demoSet{name: "style", about: "sixteen drawings in a style that the painter never saw"}
 )
