@@ -190,13 +190,21 @@ func (s *Service) save(ctx context.Context, r storage.Run, w *warm) error {
 	}
 	if !committed { // another worker was first: what it made of the slice is the same
 		s.forget(r.ID)
-		return s.Objects.Delete(ctx, key)
+		return s.discard(ctx, key)
 	}
 	w.slice = r.Slice + 1
 	if r.Checkpoint != "" {
-		return s.Objects.Delete(ctx, r.Checkpoint)
+		return s.discard(ctx, r.Checkpoint)
 	}
 	return nil
+}
+
+// discard deletes a checkpoint that nothing names any more. The slice is committed by then, so its heartbeat may end its
+// context at any moment: that doesn't end the deleting.
+func (s *Service) discard(ctx context.Context, key string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	return s.Objects.Delete(ctx, key)
 }
 
 // commit takes over a slice's result, and calls more in the same transaction.
@@ -261,7 +269,7 @@ func (s *Service) finish(ctx context.Context, r storage.Run, w *warm) error {
 	if err != nil || r.Checkpoint == "" {
 		return err
 	}
-	return s.Objects.Delete(ctx, r.Checkpoint)
+	return s.discard(ctx, r.Checkpoint)
 }
 
 // StorePrompt stores the prompt's file under its digest, and returns the row that will name it once
