@@ -4,7 +4,6 @@ import (
 	"math"
 
 	"github.com/foretoken/foretoken/graph"
-	"github.com/foretoken/foretoken/internal/errs"
 )
 
 // AdamW's constants, PyTorch's defaults.
@@ -87,34 +86,3 @@ func NewParameter(name string, values []float32, dims ...int64) *Parameter {
 
 // Values are the parameter's numbers as they stand, its own.
 func (p *Parameter) Values() []float32 { return p.values }
-
-// SavedParameter is a parameter in a checkpoint, its optimiser's state with it.
-type SavedParameter struct {
-	Name                  string
-	Dims                  []int64
-	Values, First, Second []float32
-}
-
-// SaveParameters is what a checkpoint keeps of parameters. It shares their numbers.
-func SaveParameters(params []*Parameter) []SavedParameter {
-	var saved []SavedParameter
-	for _, p := range params {
-		saved = append(saved, SavedParameter{p.Name, p.Tensor.Dims, p.values, p.state.first, p.state.second})
-	}
-	return saved
-}
-
-// RestoreParameters makes parameters anew of what [SaveParameters] kept. Numbers that don't fit the extents are an
-// error of kind [errs.Invalid].
-func RestoreParameters(saved []SavedParameter) ([]*Parameter, error) {
-	var params []*Parameter
-	for _, s := range saved {
-		if n := graph.Count(s.Dims); n != int64(len(s.Values)) || len(s.First) != len(s.Values) || len(s.Second) != len(s.Values) {
-			return nil, errs.New(errs.Invalid, "checkpoint: %q is damaged: %d values, dims %v", s.Name, len(s.Values), s.Dims)
-		}
-		p := NewParameter(s.Name, s.Values, s.Dims...)
-		p.state = optimizerState{s.First, s.Second}
-		params = append(params, p)
-	}
-	return params, nil
-}

@@ -1,10 +1,7 @@
 package tuning
 
 import (
-	"bytes"
 	"context"
-	"encoding/gob"
-	"encoding/json"
 
 	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/internal/errs"
@@ -214,44 +211,17 @@ func (t *Tuner) param(name string) *Parameter {
 // Parameters returns what is learned.
 func (t *Tuner) Parameters() []*Parameter { return t.params }
 
-// checkpoint is where a run stands. Random numbers need no state: they follow from the seed
-// and the step.
-type checkpoint struct {
-	Step   int
-	Recipe []byte // JSON, resolved
-	Params []SavedParameter
-	Scale  LossScale // of gradients in half floats
-}
-
 // Checkpoint is the run's state after the steps done so far.
 func (t *Tuner) Checkpoint() ([]byte, error) {
-	recipe, err := json.Marshal(t.Recipe)
-	if err != nil {
-		return nil, err
-	}
-	c := checkpoint{Step: t.step, Recipe: recipe, Params: SaveParameters(t.params), Scale: t.scale}
-	var out bytes.Buffer
-	err = gob.NewEncoder(&out).Encode(c)
-	return out.Bytes(), err
+	return EncodeCheckpoint(t.Recipe, State{t.step, t.params, t.scale})
 }
 
 // Restore continues from a checkpoint of the same recipe on the same data.
 func (t *Tuner) Restore(b []byte) error {
-	var c checkpoint
-	if err := gob.NewDecoder(bytes.NewReader(b)).Decode(&c); err != nil {
-		return errs.New(errs.Invalid, "checkpoint: %w", err)
-	}
-	recipe, err := json.Marshal(t.Recipe)
+	s, err := DecodeCheckpoint(b, t.Recipe)
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(recipe, c.Recipe) {
-		return errs.New(errs.Conflict, "checkpoint is of another recipe: %s, this run's is %s", c.Recipe, recipe)
-	}
-	params, err := RestoreParameters(c.Params)
-	if err != nil {
-		return err
-	}
-	t.params, t.step, t.scale, t.order = params, c.Step, c.Scale, nil
+	t.params, t.step, t.scale, t.order = s.Params, s.Step, s.Scale, nil
 	return nil
 }

@@ -1,10 +1,7 @@
 package captioning
 
 import (
-	"bytes"
 	"context"
-	"encoding/gob"
-	"encoding/json"
 
 	"github.com/foretoken/foretoken/generation/caption"
 	"github.com/foretoken/foretoken/graph"
@@ -196,58 +193,20 @@ func (t *Trainer) learned() map[string]*graph.Tensor {
 // Parameters returns what is learned.
 func (t *Trainer) Parameters() []*tuning.Parameter { return t.params }
 
-// checkpoint is where a run stands. Random numbers need no state: they follow from the seed and the step.
-type checkpoint struct {
-	Step   int
-	Recipe []byte // JSON, resolved
-	Params []tuning.SavedParameter
-	Scale  tuning.LossScale // of gradients in half floats
-}
-
 // Checkpoint is the run's state after the steps done so far.
 func (t *Trainer) Checkpoint() ([]byte, error) {
-	recipe, err := json.Marshal(t.Recipe)
-	if err != nil {
-		return nil, err
-	}
-	var out bytes.Buffer
-	err = gob.NewEncoder(&out).Encode(checkpoint{t.step, recipe, tuning.SaveParameters(t.params), t.scale})
-	return out.Bytes(), err
+	return tuning.EncodeCheckpoint(t.Recipe, tuning.State{Step: t.step, Params: t.params, Scale: t.scale})
 }
 
 // Restore continues from a checkpoint of the same recipe on the same data.
 func (t *Trainer) Restore(b []byte) error {
-	var c checkpoint
-	if err := gob.NewDecoder(bytes.NewReader(b)).Decode(&c); err != nil {
-		return errs.New(errs.Invalid, "checkpoint: %w", err)
+	s, err := tuning.DecodeCheckpoint(b, t.Recipe)
+	if err == nil {
+		err = s.Learns(t.params)
 	}
-	recipe, err := json.Marshal(t.Recipe)
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(recipe, c.Recipe) {
-		return errs.New(errs.Conflict, "checkpoint is of another recipe: %s, this run's is %s", c.Recipe, recipe)
-	}
-	params, err := tuning.RestoreParameters(c.Params)
-	if err != nil {
-		return err
-	}
-	if err := t.same(params); err != nil {
-		return err
-	}
-	t.params, t.step, t.scale, t.order = params, c.Step, c.Scale, nil
-	return nil
-}
-
-// same refuses parameters that are not this run's.
-func (t *Trainer) same(params []*tuning.Parameter) error {
-	if len(params) != len(t.params) {
-		return errs.New(errs.Invalid, "checkpoint: %d tensors, this run learns %d", len(params), len(t.params))
-	}
-	for i, p := range params {
-		if mine := t.params[i]; p.Name != mine.Name || len(p.Values()) != len(mine.Values()) {
-			return errs.New(errs.Invalid, "checkpoint: %q%v in the place of %q%v", p.Name, p.Tensor.Dims, mine.Name, mine.Tensor.Dims)
-		}
-	}
+	t.params, t.step, t.scale, t.order = s.Params, s.Step, s.Scale, nil
 	return nil
 }

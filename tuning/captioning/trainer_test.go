@@ -338,7 +338,7 @@ func TestCheckpointsOfOtherRunsAreRefused(t *testing.T) {
 	if err := tr.Restore([]byte("no checkpoint")); errs.Of(err) != errs.Invalid {
 		t.Errorf("none at all: %v", err)
 	}
-	if err := tr.same([]*tuning.Parameter{tuning.NewParameter("prefix", make([]float32, 2), 2)}); errs.Of(err) != errs.Invalid {
+	if err := (tuning.State{Params: []*tuning.Parameter{tuning.NewParameter("prefix", make([]float32, 2), 2)}}).Learns(tr.params); errs.Of(err) != errs.Invalid {
 		t.Errorf("another shape: %v", err)
 	}
 }

@@ -1,10 +1,7 @@
 package inversion
 
 import (
-	"bytes"
 	"context"
-	"encoding/gob"
-	"encoding/json"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -321,58 +318,28 @@ func (t *Trainer) run(ctx context.Context, s *ort.Session, examples []example, r
 	return loss, nil
 }
 
-// checkpoint is where a run stands. Random numbers need no state: they follow from the seed and the step.
-type checkpoint struct {
-	Step   int
-	Recipe []byte // JSON, resolved
-	Params []tuning.SavedParameter
-	Scale  tuning.LossScale
-	Prior  []diffusion.Latents // of the class pictures that were drawn
-}
-
-// Checkpoint is the run's state after the steps done so far.
+// Checkpoint is the run's state after the steps done so far: the latents of the class pictures that were drawn with it.
 func (t *Trainer) Checkpoint() ([]byte, error) {
-	recipe, err := json.Marshal(t.Recipe)
-	if err != nil {
-		return nil, err
-	}
-	c := checkpoint{Step: t.step, Recipe: recipe, Params: tuning.SaveParameters(t.params), Scale: t.scale}
+	var drawn []diffusion.Latents
 	if t.prior != nil {
-		c.Prior = t.prior.drawn
+		drawn = t.prior.drawn
 	}
-	var out bytes.Buffer
-	err = gob.NewEncoder(&out).Encode(c)
-	return out.Bytes(), err
+	return tuning.EncodeCheckpoint(t.Recipe, tuning.State{Step: t.step, Params: t.params, Scale: t.scale}, drawn)
 }
 
 // Restore continues from a checkpoint of the same recipe on the same data.
 func (t *Trainer) Restore(b []byte) error {
-	var c checkpoint
-	if err := gob.NewDecoder(bytes.NewReader(b)).Decode(&c); err != nil {
-		return errs.New(errs.Invalid, "checkpoint: %w", err)
+	var drawn []diffusion.Latents
+	s, err := tuning.DecodeCheckpoint(b, t.Recipe, &drawn)
+	if err == nil {
+		err = s.Learns(t.params)
 	}
-	recipe, err := json.Marshal(t.Recipe)
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(recipe, c.Recipe) {
-		return errs.New(errs.Conflict, "checkpoint is of another recipe: %s, this run's is %s", c.Recipe, recipe)
-	}
-	params, err := tuning.RestoreParameters(c.Params)
-	if err != nil {
-		return err
-	}
-	if len(params) != len(t.params) {
-		return errs.New(errs.Invalid, "checkpoint has embeddings for %d text encoders, bundle %s has %d", len(params), t.pipeline.Bundle.Name, len(t.params))
-	}
-	for i, p := range params {
-		if p.Name != t.params[i].Name || !slices.Equal(p.Tensor.Dims, t.params[i].Tensor.Dims) {
-			return errs.New(errs.Invalid, "checkpoint holds %q %v, this run learns %q %v", p.Name, p.Tensor.Dims, t.params[i].Name, t.params[i].Tensor.Dims)
-		}
-	}
-	t.params, t.step, t.scale = params, c.Step, c.Scale
+	t.params, t.step, t.scale = s.Params, s.Step, s.Scale
 	if t.prior != nil {
-		t.prior.drawn = c.Prior
+		t.prior.drawn = drawn
 	}
 	return nil
 }
