@@ -50,7 +50,6 @@ const (
 	maxN        = 10
 	maxSteps    = 1000
 	maxPartials = 3 // OpenAI's own limit
-	maxSide     = 2048
 )
 
 // variationStrength is how much of an image a variation draws anew where the request does not say.
@@ -248,8 +247,8 @@ func (in *imagesRequest) dimensions() (width, height int, err error) {
 			height, err = strconv.Atoi(h)
 		}
 	}
-	if !found || err != nil || min(width, height) < 1 || max(width, height) > maxSide {
-		return 0, 0, errs.New(errs.Invalid, "size is %.20q, must be auto or WIDTHxHEIGHT, each from 1 to %d", in.Size, maxSide)
+	if !found || err != nil || min(width, height) < 1 || max(width, height) > diffusion.MaxSide {
+		return 0, 0, errs.New(errs.Invalid, "size is %.20q, must be auto or WIDTHxHEIGHT, each from 1 to %d", in.Size, diffusion.MaxSide)
 	}
 	return width, height, nil
 }

@@ -208,6 +208,19 @@ func InHalfFloats(g *graph.Graph) bool {
 // GradientName is the output of a training graph with the gradient by an input.
 func GradientName(input string) string { return "d." + input }
 
+// AddGradients adds gradients, by parameter, to sums, which start empty.
+func AddGradients(sums, gradients map[string][]float32) {
+	for name, g := range gradients {
+		if sums[name] == nil {
+			sums[name] = slices.Clone(g)
+			continue
+		}
+		for i, x := range g {
+			sums[name][i] += x
+		}
+	}
+}
+
 // batch is one step's images: their features, under the graph's name for them, and labels.
 type batch struct {
 	input    string

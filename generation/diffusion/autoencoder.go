@@ -96,7 +96,7 @@ func (p *Pipeline) Encode(ctx context.Context, pixels []float32, height, width i
 	if len(e.random) == 0 {
 		return l, nil
 	}
-	spread, err := e.encode(ctx, in, repeat(float32(1), size), []int64{1, int64(p.Channels), int64(height / p.Factor), int64(width / p.Factor)})
+	spread, err := e.encode(ctx, in, slices.Repeat([]float32{1}, size), []int64{1, int64(p.Channels), int64(height / p.Factor), int64(width / p.Factor)})
 	for i := range spread {
 		l.Std[i] = spread[i] - l.Mean[i]
 	}
@@ -123,8 +123,8 @@ func (p *Pipeline) openDecoder() (*network, error) {
 	return p.openNetwork(g)
 }
 
-// scaled turns the autoencoder's latents into those that noise is added to, in place.
-func (g *Geometry) scaled(latents []float32) []float32 {
+// Scaled turns the autoencoder's latents into those that noise is added to, in place.
+func (g *Geometry) Scaled(latents []float32) []float32 {
 	for i, x := range latents {
 		latents[i] = float32((float64(x) - g.Shift) * g.Scaling)
 	}

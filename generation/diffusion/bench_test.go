@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -54,7 +55,7 @@ func TestDenoisingSteps(t *testing.T) {
 			t.Fatal(err)
 		}
 		seconds := time.Since(start).Seconds()
-		err = npz.Write(filepath.Join(dir, "output-foretoken.npz"), map[string]*graph.Tensor{"output": graph.NewTensor(concat(out), given["sample"].Dims...)})
+		err = npz.Write(filepath.Join(dir, "output-foretoken.npz"), map[string]*graph.Tensor{"output": graph.NewTensor(slices.Concat(out...), given["sample"].Dims...)})
 		if err != nil {
 			t.Fatal(err)
 		}

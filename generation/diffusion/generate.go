@@ -134,8 +134,7 @@ func (p *Pipeline) condition(texts [][]encoded, j int, r *row) *condition {
 	}
 	if p.xl {
 		c.pooled = texts[len(texts)-1][j].pooled
-		h, w := float32(r.Request.Height), float32(r.Request.Width)
-		c.ids = []float32{h, w, 0, 0, h, w} // as it was, cropped from, as it is wanted
+		c.ids = TimeIDs(r.Request.Height, r.Request.Width)
 	}
 	return c
 }
@@ -178,7 +177,7 @@ func (p *Pipeline) readImage(ctx context.Context, r *row, size int) error {
 		if err != nil {
 			return err
 		}
-		r.image = p.scaled(latents.Sample(p.drawNoise(r.Seed, forPosterior, 0, size)))
+		r.image = p.Scaled(latents.Sample(p.drawNoise(r.Seed, forPosterior, 0, size)))
 	}
 	if r.Mask == nil {
 		return nil
@@ -195,7 +194,7 @@ func (p *Pipeline) readImage(ctx context.Context, r *row, size int) error {
 	if err != nil {
 		return err
 	}
-	r.masked = p.scaled(latents.Sample(p.drawNoise(r.Seed, forMasked, 0, size)))
+	r.masked = p.Scaled(latents.Sample(p.drawNoise(r.Seed, forMasked, 0, size)))
 	return nil
 }
 

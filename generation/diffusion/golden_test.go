@@ -117,7 +117,7 @@ func (f *fixtures) concept(p *Pipeline, name string) *prompt.Prompt {
 	if name == "concept" {
 		q.Card.Token = "<mug>"
 	}
-	tensor := tensorNames[q.Card.Kind]
+	tensor := prompt.Rows(q.Card.Kind)
 	q.Tensors[tensor] = f.arrays[name]
 	if len(p.Texts) == 2 {
 		q.Tensors[tensor+"_2"] = f.arrays[name+"_2"]

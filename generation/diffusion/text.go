@@ -160,9 +160,9 @@ func (e *TextEncoder) run(ctx context.Context, t *graph.TextTower, key towerKey,
 	}
 	flat := slices.Concat(ids...)
 	dims := []int64{int64(len(ids)), int64(e.Window)}
-	feeds := map[string]*graph.Tensor{t.IDs.Name: integers(flat, t.IDs.Type, dims)}
+	feeds := map[string]*graph.Tensor{t.IDs.Name: graph.Integers(flat, t.IDs.Type, dims...)}
 	if t.Mask != nil { // diffusers masks no padding
-		feeds[t.Mask.Name] = integers(repeat(int64(1), len(flat)), t.Mask.Type, dims)
+		feeds[t.Mask.Name] = graph.Integers(slices.Repeat([]int64{1}, len(flat)), t.Mask.Type, dims...)
 	}
 	if key.rows > 0 {
 		padded := make([]float32, key.rows*t.Width)
@@ -232,25 +232,6 @@ func (e *TextEncoder) frame(ids []int64) (framed []int64, cut bool, err error) {
 		framed = append(framed, e.Tokenizer.Pad())
 	}
 	return framed, cut, nil
-}
-
-// integers makes a tensor of the type that a graph takes.
-func integers(values []int64, as graph.DataType, dims []int64) *graph.Tensor {
-	switch as {
-	case graph.Int32:
-		small := make([]int32, len(values))
-		for i, v := range values {
-			small[i] = int32(v)
-		}
-		return graph.NewTensor(small, dims...)
-	case graph.Bool:
-		flags := make([]bool, len(values))
-		for i, v := range values {
-			flags[i] = v != 0
-		}
-		return graph.NewTensor(flags, dims...)
-	}
-	return graph.NewTensor(values, dims...)
 }
 
 // pieces cuts a text at the placeholders that it holds, whatever their case: "a <mug> here" at "<mug>" is

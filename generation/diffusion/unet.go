@@ -3,6 +3,7 @@ package diffusion
 import (
 	"context"
 	"math"
+	"slices"
 
 	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/internal/errs"
@@ -131,7 +132,7 @@ func (n *denoiser) feeds(in [][]float32, at float64, rows []*condition, channels
 		times = len(in)
 	}
 	feeds := map[string]*graph.Tensor{
-		"sample":   graph.NewTensor(concat(in), count, int64(channels), int64(height), int64(width)),
+		"sample":   graph.NewTensor(slices.Concat(in...), count, int64(channels), int64(height), int64(width)),
 		"timestep": timesteps(n.graph.Input("timestep"), at, times),
 	}
 	for name, part := range map[string]func(*condition) []float32{
@@ -152,17 +153,9 @@ func (n *denoiser) feeds(in [][]float32, at float64, rows []*condition, channels
 		if name == "encoder_hidden_states" {
 			dims = []int64{count, int64(rows[0].length), int64(len(values[0]) / rows[0].length)}
 		}
-		feeds[name] = graph.NewTensor(concat(values), dims...)
+		feeds[name] = graph.NewTensor(slices.Concat(values...), dims...)
 	}
 	return feeds
-}
-
-func concat(rows [][]float32) []float32 {
-	out := make([]float32, 0, len(rows)*len(rows[0]))
-	for _, r := range rows {
-		out = append(out, r...)
-	}
-	return out
 }
 
 // timesteps tells the network one timestep in the type that its file declares; a whole one where that
@@ -175,22 +168,18 @@ func timesteps(v *graph.Value, at float64, rows int) *graph.Tensor {
 		rows = 1
 	}
 	switch v.Type {
-	case graph.Int64:
-		return graph.NewTensor(repeat(int64(at), rows), dims...)
-	case graph.Int32:
-		return graph.NewTensor(repeat(int32(at), rows), dims...)
+	case graph.Int64, graph.Int32:
+		return graph.Integers(slices.Repeat([]int64{int64(at)}, rows), v.Type, dims...)
 	case graph.Double:
-		return graph.NewTensor(repeat(at, rows), dims...)
+		return graph.NewTensor(slices.Repeat([]float64{at}, rows), dims...)
 	}
-	return graph.NewTensor(repeat(float32(at), rows), dims...)
+	return graph.NewTensor(slices.Repeat([]float32{float32(at)}, rows), dims...)
 }
 
-func repeat[T any](v T, n int) []T {
-	out := make([]T, n)
-	for i := range out {
-		out[i] = v
-	}
-	return out
+// TimeIDs are what SDXL is told of a picture's size: as it was, where it was cropped, as it is wanted (Podell et al. 2023).
+func TimeIDs(height, width int) []float32 {
+	h, w := float32(height), float32(width)
+	return []float32{h, w, 0, 0, h, w}
 }
 
 // guidanceEmbedding is how a network with distilled guidance is told its scale (Luo et al. 2023).

@@ -17,9 +17,6 @@ type Words struct {
 	rows     [][]float32
 }
 
-// tensorNames are the prompts' tensors by kind; those of a second encoder end in _2.
-var tensorNames = map[prompt.Kind]string{prompt.Concept: "embedding", prompt.Style: "context", prompt.Negative: "negative"}
-
 // Words numbers prompts of the kinds concept, style and negative, in order; the same prompt twice is
 // one. Others are refused, as are those of another bundle or of another width.
 func (p *Pipeline) Words(prompts []*prompt.Prompt) (*Words, error) {
@@ -46,8 +43,8 @@ func (p *Pipeline) Words(prompts []*prompt.Prompt) (*Words, error) {
 
 // rowsOf are a prompt's vectors for an encoder [n,D].
 func (p *Pipeline) rowsOf(q *prompt.Prompt, encoder int) ([]float32, error) {
-	name, ok := tensorNames[q.Card.Kind]
-	if !ok {
+	name := prompt.Rows(q.Card.Kind)
+	if name == "" {
 		return nil, errs.New(errs.Invalid, "a prompt of kind %s can't steer a picture: concept, style and negative can", q.Card.Kind)
 	}
 	if err := q.CheckBundle(p.Bundle.Digest); err != nil {

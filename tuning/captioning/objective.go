@@ -254,16 +254,3 @@ func (b batch) rows(start, end int) batch {
 	}
 	return part
 }
-
-// add adds gradients to sums, which start empty.
-func add(sums, gradients map[string][]float32) {
-	for name, g := range gradients {
-		if sums[name] == nil {
-			sums[name] = slices.Clone(g)
-			continue
-		}
-		for i, x := range g {
-			sums[name][i] += x
-		}
-	}
-}

@@ -69,7 +69,7 @@ func TestPaddingAndMicroBatchesChangeNothing(t *testing.T) {
 					t.Fatal(err)
 				}
 				loss, right = loss+y.loss, right+y.right
-				add(sums, y.gradients)
+				tuning.AddGradients(sums, y.gradients)
 			}
 			if math.Abs(loss-whole.loss) > 1e-5 || right != whole.right {
 				t.Errorf("loss %g and %d right, row by row %g and %d", whole.loss, whole.right, loss, right)

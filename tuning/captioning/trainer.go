@@ -158,7 +158,7 @@ func (t *Trainer) learn(ctx context.Context, b batch, p *tuning.Progress) error 
 			return err
 		}
 		p.Loss, right = p.Loss+y.loss, right+y.right
-		add(gradients, y.gradients)
+		tuning.AddGradients(gradients, y.gradients)
 	}
 	p.Accuracy = float64(right) / float64(max(1, tokens))
 	if p.Loss != p.Loss {

@@ -3,8 +3,10 @@ package inversion
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"strings"
 
+	"github.com/foretoken/foretoken/generation/diffusion"
 	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/internal/errs"
 	"github.com/foretoken/foretoken/internal/ort"
@@ -81,12 +83,8 @@ func (t *Trainer) example(ctx context.Context, from *pictures, i int) (example, 
 
 // noisy puts noise on unscaled latents.
 func (t *Trainer) noisy(x []float32, timestep int, noise *rand.Rand, ids [][]int64) example {
-	scaled := make([]float32, len(x))
-	for i, v := range x {
-		scaled[i] = float32((float64(v) - t.pipeline.Shift) * t.pipeline.Scaling)
-	}
 	n := normal(noise, len(x))
-	e := example{clean: scaled, noise: n, sample: make([]float32, len(x)), target: make([]float32, len(x)), timestep: int64(timestep), ids: ids}
+	e := example{clean: t.pipeline.Scaled(slices.Clone(x)), noise: n, sample: make([]float32, len(x)), target: make([]float32, len(x)), timestep: int64(timestep), ids: ids}
 	t.pipeline.Schedule.AddNoise(e.sample, e.clean, e.noise, timestep)
 	t.pipeline.Schedule.Target(e.target, e.clean, e.noise, timestep)
 	return e
@@ -181,10 +179,10 @@ func (t *Trainer) inputs(s *ort.Session, part []example) map[string]*graph.Tenso
 		switch v.Name {
 		case inTimestep:
 			in[inTimestep] = feed(v, times)
-		case inScale:
-			in[inScale] = graph.NewTensor([]float32{float32(t.scale.Factor())}, 1)
+		case tuning.LossScaleName:
+			in[tuning.LossScaleName] = graph.NewTensor([]float32{float32(t.scale.Factor())}, 1)
 		case inTimes:
-			in[inTimes] = graph.NewTensor(t.times(len(part)), n, 6)
+			in[inTimes] = graph.NewTensor(slices.Repeat(diffusion.TimeIDs(t.Recipe.Inversion.Height, t.Recipe.Inversion.Width), len(part)), n, 6)
 		}
 		for i := range t.network.Encoders {
 			if v.Name == idsName(i) {
@@ -197,16 +195,6 @@ func (t *Trainer) inputs(s *ort.Session, part []example) map[string]*graph.Tenso
 		}
 	}
 	return in
-}
-
-// times are SDXL's time_ids: the size a picture had, where it was cropped, the size it has (Podell et al. 2023).
-func (t *Trainer) times(pictures int) []float32 {
-	h, w := float32(t.Recipe.Inversion.Height), float32(t.Recipe.Inversion.Width)
-	var out []float32
-	for range pictures {
-		out = append(out, h, w, 0, 0, h, w)
-	}
-	return out
 }
 
 // feed is integers as the input takes them. An input of one number gets the first.

@@ -34,28 +34,21 @@ const (
 	Identity = "nearest_neighbour_identity"
 )
 
-// kinds are what the methods learn, and the tensors that it is kept as.
-var kinds = map[string]struct {
-	kind   prompt.Kind
-	tensor string
-}{
-	tuning.TextualInversion: {prompt.Concept, "embedding"},
-	tuning.Style:            {prompt.Style, "context"},
-	tuning.Negative:         {prompt.Negative, "negative"},
-}
+// kinds are what the methods learn.
+var kinds = map[string]prompt.Kind{tuning.TextualInversion: prompt.Concept, tuning.Style: prompt.Style, tuning.Negative: prompt.Negative}
 
 // Prompt is what was learned so far, without scores.
 func (t *Trainer) Prompt() *prompt.Prompt {
 	recipe, _ := json.Marshal(t.Recipe) // of plain fields
-	k := kinds[t.Recipe.Method]
+	kind := kinds[t.Recipe.Method]
 	p := &prompt.Prompt{Tensors: map[string]*graph.Tensor{}, Card: prompt.Card{
 		Bundle: prompt.BundleRef{Name: t.pipeline.Bundle.Name, Digest: t.pipeline.Bundle.Digest},
-		Kind:   k.kind, Method: t.Recipe.Method, Token: t.Recipe.Inversion.Token, Recipe: recipe, Templates: t.Recipe.Templates,
+		Kind:   kind, Method: t.Recipe.Method, Token: t.Recipe.Inversion.Token, Recipe: recipe, Templates: t.Recipe.Templates,
 		Dataset: prompt.DatasetRef{Name: t.data.Dataset, Version: t.data.Version, Split: t.data.Split},
 		Seeds:   prompt.Seeds{Split: t.data.SplitSeed, Shots: t.data.ShotsSeed, Train: t.Recipe.Seed},
 	}}
 	for i, param := range t.params {
-		name := k.tensor
+		name := prompt.Rows(kind)
 		if i > 0 {
 			name += "_2"
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/internal/errs"
+	"github.com/foretoken/foretoken/tuning"
 )
 
 // Network is the frozen graphs that a gradient passes on its way from the denoising loss to the embeddings of
@@ -48,7 +49,6 @@ const (
 const (
 	inTargets  = "targets"
 	inWeights  = "weights"
-	inScale    = "loss_scale"
 	outLoss    = "loss"
 	outLosses  = "losses"
 	maxEncoder = 2
@@ -57,8 +57,6 @@ const (
 // idsName and rowsName are the inputs of encoder i: token ids [B,S] and the new words' embeddings [n,D].
 func idsName(i int) string  { return fmt.Sprintf("ids.%d", i) }
 func rowsName(i int) string { return fmt.Sprintf("rows.%d", i) }
-
-func gradientName(input string) string { return "d." + input }
 
 // Words are the ids of n new words of encoder i: those behind its token table.
 func (m *Network) Words(i, n int) []int64 {
@@ -101,28 +99,21 @@ func (m *Network) Training(pictures, words int) (*graph.Graph, error) {
 	forward := len(g.Nodes)
 	err = g.Build(func(b *graph.Builder) {
 		loss := g.Output(outLoss)
-		if m.halves(g) {
-			loss = b.Mul(loss, b.Input(inScale, graph.Float, graph.Shape{graph.Known(1)}))
+		if tuning.InHalfFloats(g) {
+			loss = b.Mul(loss, b.Input(tuning.LossScaleName, graph.Float, graph.Shape{graph.Known(1)}))
 		}
 		var wrt []*graph.Value
 		for i := range m.Encoders {
 			wrt = append(wrt, g.Input(rowsName(i)))
 		}
 		for i, d := range b.Gradient([]*graph.Value{loss}, nil, wrt) {
-			b.Output(gradientName(wrt[i].Name), d)
+			b.Output(tuning.GradientName(wrt[i].Name), d)
 		}
 	})
 	if err == nil && m.Recompute > 0 {
 		err = g.Recompute(forward, m.Recompute)
 	}
 	return g, err
-}
-
-// halves says whether the graph computes in half floats of small range, so that its loss has to be scaled.
-func (m *Network) halves(g *graph.Graph) bool {
-	return slices.ContainsFunc(g.Nodes, func(n *graph.Node) bool {
-		return slices.ContainsFunc(n.Outputs, func(v *graph.Value) bool { return v != nil && v.Type == graph.Float16 })
-	})
 }
 
 // denoiser is the text encoders in front of the UNet. Its output is the UNet's.

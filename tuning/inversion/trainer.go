@@ -244,7 +244,7 @@ func (t *Trainer) open() error {
 	if err != nil {
 		return errs.New(errs.Of(err), "bundle %s: %w", t.pipeline.Bundle.Name, err)
 	}
-	t.half = g.Input(inScale) != nil
+	t.half = g.Input(tuning.LossScaleName) != nil
 	t.session, err = ort.NewSession(g, t.options(g))
 	return err
 }
@@ -270,19 +270,14 @@ func (t *Trainer) gradients(ctx context.Context, examples []example) (float64, m
 	}
 	sums := map[string][]float32{}
 	loss, err := t.run(ctx, t.session, examples, t.params, func(out map[string]*graph.Tensor) error {
+		gradients := map[string][]float32{}
 		for _, p := range t.params {
-			d, err := graph.Float32s(out[gradientName(p.Name)])
-			if err != nil {
+			var err error
+			if gradients[p.Name], err = graph.Float32s(out[tuning.GradientName(p.Name)]); err != nil {
 				return err
 			}
-			if sums[p.Name] == nil {
-				sums[p.Name] = slices.Clone(d)
-				continue
-			}
-			for i, x := range d {
-				sums[p.Name][i] += x
-			}
 		}
+		tuning.AddGradients(sums, gradients)
 		return nil
 	})
 	return loss, sums, err
