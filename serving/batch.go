@@ -18,19 +18,10 @@ type shape struct {
 	tokens, depth int
 }
 
-// row is one image that waits for its embedding.
+// row is one image to embed.
 type row struct {
-	ctx    context.Context
 	pixels []float32       // [3,H,W]
 	layers []*graph.Tensor // the prompt's image tokens, [1,K,D] a layer
-	answer chan answer
-}
-
-func (r row) context() context.Context { return r.ctx }
-
-type answer struct {
-	embedding []float32 // [P], L2-normalised
-	err       error
 }
 
 const (
@@ -41,30 +32,34 @@ const (
 	patience = 250 * time.Millisecond
 )
 
-// waiting is a request in a batcher: its context ends when the client is gone.
-type waiting interface{ context() context.Context }
+// waiting is a request that waits for its answer.
+type waiting[Q, A any] struct {
+	ctx     context.Context // ends when the client is gone
+	request Q
+	answer  func(A, error) // called once; it may not wait
+}
 
 // batcher gathers requests and has those that come together answered at once.
-type batcher[R waiting] struct {
+type batcher[Q, A any] struct {
 	turn   *sync.Mutex // of those whose batches use every core
 	coming func() bool // whether requests are on their way
 	most   int         // requests of a batch
-	answer func(ctx context.Context, requests []R)
-	queue  chan R
+	answer func(ctx context.Context, requests []Q) ([]A, error)
+	queue  chan waiting[Q, A]
 }
 
 // add hands a request over, unless its client goes first.
-func (b *batcher[R]) add(r R) error {
+func (b *batcher[Q, A]) add(r waiting[Q, A]) error {
 	select {
 	case b.queue <- r:
 		return nil
-	case <-r.context().Done():
-		return r.context().Err()
+	case <-r.ctx.Done():
+		return r.ctx.Err()
 	}
 }
 
 // run serves batches until ctx ends.
-func (b *batcher[R]) run(ctx context.Context) {
+func (b *batcher[Q, A]) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -76,25 +71,25 @@ func (b *batcher[R]) run(ctx context.Context) {
 }
 
 // serve takes what has gathered when the turn is this batcher's.
-func (b *batcher[R]) serve(ctx context.Context, first R) {
-	requests := b.gather([]R{first}, settle)
+func (b *batcher[Q, A]) serve(ctx context.Context, first waiting[Q, A]) {
+	requests := b.gather([]waiting[Q, A]{first}, settle)
 	b.turn.Lock()
 	defer b.turn.Unlock()
 	requests = b.gather(requests, 0)
 	live := requests[:0]
 	for _, r := range requests {
-		if r.context().Err() == nil {
+		if r.ctx.Err() == nil {
 			live = append(live, r)
 		}
 	}
 	if len(live) > 0 {
-		b.answer(ctx, live)
+		answerAll(ctx, live, b.answer)
 	}
 }
 
 // gather adds requests until none has come for the given time, though not while others are on
 // their way and patience lasts.
-func (b *batcher[R]) gather(requests []R, wait time.Duration) []R {
+func (b *batcher[Q, A]) gather(requests []waiting[Q, A], wait time.Duration) []waiting[Q, A] {
 	start := time.Now()
 	for len(requests) < b.most {
 		select {
@@ -118,6 +113,51 @@ func (b *batcher[R]) gather(requests []R, wait time.Duration) []R {
 	return requests
 }
 
+// answerAll has a batch answered at once; where that fails, each request alone, so that a bad one fails by itself. It ends
+// early when all clients are gone.
+func answerAll[Q, A any](ctx context.Context, batch []waiting[Q, A], answer func(context.Context, []Q) ([]A, error)) {
+	ctx, cancel := whileWanted(ctx, batch)
+	defer cancel()
+	requests := make([]Q, len(batch))
+	for i, w := range batch {
+		requests[i] = w.request
+	}
+	answers, err := safely(func() ([]A, error) { return answer(ctx, requests) })
+	if err == nil && len(answers) != len(batch) {
+		err = errs.New(errs.Internal, "%d answers to %d requests", len(answers), len(batch))
+	}
+	if err != nil && len(batch) > 1 && ctx.Err() == nil {
+		for i := range batch {
+			answerAll(ctx, batch[i:i+1], answer)
+		}
+		return
+	}
+	for i, w := range batch {
+		if err != nil {
+			var none A
+			w.answer(none, err)
+		} else {
+			w.answer(answers[i], nil)
+		}
+	}
+}
+
+// whileWanted returns a context that ends when those of all requests have.
+func whileWanted[Q, A any](ctx context.Context, batch []waiting[Q, A]) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		for _, w := range batch {
+			select {
+			case <-ctx.Done():
+				return
+			case <-w.ctx.Done():
+			}
+		}
+		cancel()
+	}()
+	return ctx, cancel
+}
+
 // safely makes a panic an error: a batch is of several clients.
 func safely[T any](f func() (T, error)) (out T, err error) {
 	defer func() {
@@ -130,41 +170,23 @@ func safely[T any](f func() (T, error)) (out T, err error) {
 
 // embedder embeds rows of one shape, those of a batch in one forward pass.
 type embedder struct {
-	shape   shape
-	metrics *Metrics
-	batcher[row]
+	shape                   shape
+	metrics                 *Metrics
+	batcher[row, []float32] // embeddings [P], L2-normalised
 }
 
 // embed waits for the row's embedding.
-func (e *embedder) embed(ctx context.Context, pixels []float32, layers []*graph.Tensor) ([]float32, error) {
-	r := row{ctx, pixels, layers, make(chan answer, 1)}
-	if err := e.add(r); err != nil {
+func (e *embedder) embed(ctx context.Context, r row) ([]float32, error) {
+	box := newMailbox[news[struct{}, []float32]]()
+	err := e.add(waiting[row, []float32]{ctx, r, func(x []float32, err error) { box.put(news[struct{}, []float32]{answer: &x, err: err}) }})
+	if err != nil {
 		return nil, err
 	}
-	select {
-	case a := <-r.answer:
-		return a.embedding, a.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	got, err := await(ctx, box, 1, nil, nil)
+	if err != nil {
+		return nil, err
 	}
-}
-
-// answers embeds the rows together; where that fails, each alone, so that a bad row fails by itself.
-func (e *embedder) answers(ctx context.Context, rows []row) {
-	embeddings, err := safely(func() ([][]float32, error) { return e.forward(ctx, rows) })
-	if err == nil {
-		for i, r := range rows {
-			r.answer <- answer{embedding: embeddings[i]}
-		}
-		return
-	}
-	if len(rows) == 1 {
-		rows[0].answer <- answer{err: err}
-		return
-	}
-	for i := range rows {
-		e.answers(ctx, rows[i:i+1])
-	}
+	return got[0], nil
 }
 
 // forward runs the image tower once.

@@ -79,7 +79,7 @@ type Engine struct {
 
 	mu          sync.Mutex
 	embedders   map[shape]*embedder
-	captioners  map[*caption.Model]*batcher[captionRow]
+	captioners  map[*caption.Model]*batcher[caption.Request, caption.Answer]
 	painters    map[*diffusion.Pipeline]*easel
 	prompts     *lru.Cache[string, *prompt.Prompt]
 	classifiers *lru.Cache[string, *tuning.Classifier]
@@ -91,7 +91,7 @@ type Engine struct {
 func New(c *storage.Catalog, objs storage.Objects, models *tuning.Models, r prometheus.Registerer) *Engine {
 	e := &Engine{
 		catalog: c, objects: objs, models: models, metrics: newMetrics(r), embedders: map[shape]*embedder{},
-		captioners: map[*caption.Model]*batcher[captionRow]{}, painters: map[*diffusion.Pipeline]*easel{},
+		captioners: map[*caption.Model]*batcher[caption.Request, caption.Answer]{}, painters: map[*diffusion.Pipeline]*easel{},
 	}
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	e.prompts, _ = lru.New[string, *prompt.Prompt](cachedPrompts) // fails for sizes below 1 alone
@@ -247,7 +247,7 @@ func (e *Engine) EmbedImage(ctx context.Context, t *Target, image []byte) ([]flo
 	if s.depth > 0 {
 		s.tokens = int(layers[0].Dims[1])
 	}
-	return e.embedder(s).embed(ctx, pixels, layers)
+	return e.embedder(s).embed(ctx, row{pixels, layers})
 }
 
 // arrival is the context's key for what Expect returns.
@@ -277,7 +277,7 @@ func (e *Engine) embedder(s shape) *embedder {
 	em := e.embedders[s]
 	if em == nil {
 		em = &embedder{shape: s, metrics: e.metrics}
-		em.batcher = batcher[row]{turn: &e.turn, coming: func() bool { return e.coming.Load() > 0 }, most: maxRows, answer: em.answers, queue: make(chan row, maxRows)}
+		em.batcher = batcher[row, []float32]{turn: &e.turn, coming: func() bool { return e.coming.Load() > 0 }, most: maxRows, answer: em.forward, queue: make(chan waiting[row, []float32], maxRows)}
 		e.embedders[s] = em
 		e.running.Go(func() { em.run(e.ctx) })
 	}

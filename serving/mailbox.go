@@ -38,3 +38,41 @@ func (m *mailbox[T]) take(ctx context.Context) ([]T, error) {
 	m.values = nil
 	return values, nil
 }
+
+// news is what becomes of one of several requests: something on the way, or its end.
+type news[S, A any] struct {
+	request int // which
+	step    S
+	answer  *A // nil on the way
+	err     error
+}
+
+// await collects the answers to n requests. step hears of what comes on the way, done, where it is set, of each answer; an
+// error of theirs, of a request or of ctx ends the waiting.
+func await[S, A any](ctx context.Context, box *mailbox[news[S, A]], n int, step func(request int, s S) error, done func(request int, a A) error) ([]A, error) {
+	answers := make([]A, n)
+	for left := n; left > 0; {
+		all, err := box.take(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range all {
+			err := m.err
+			switch {
+			case err != nil:
+			case m.answer == nil:
+				err = step(m.request, m.step)
+			default:
+				answers[m.request] = *m.answer
+				left--
+				if done != nil {
+					err = done(m.request, *m.answer)
+				}
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	return answers, nil
+}

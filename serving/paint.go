@@ -84,14 +84,8 @@ type Busy struct {
 // Unwrap gives the error that it is.
 func (b *Busy) Unwrap() error { return b.error }
 
-// pictureRow is a picture that waits to be drawn.
-type pictureRow struct {
-	ctx     context.Context
-	request diffusion.Request
-	done    func(diffusion.Result, error)
-}
-
-func (p *pictureRow) context() context.Context { return p.ctx }
+// order is for a picture that waits to be drawn.
+type order = waiting[diffusion.Request, diffusion.Result]
 
 // together says whether two pictures can be drawn in one batch: all but words, prompts, guidance and
 // seeds has to be the same.
@@ -108,7 +102,7 @@ type easel struct {
 	metrics *Metrics
 
 	mu      sync.Mutex
-	queue   []*pictureRow
+	queue   []order
 	drawing int           // pictures of the batch under way
 	each    time.Duration // what a picture took of late
 	more    chan struct{} // has room for one: there are pictures
@@ -127,59 +121,25 @@ type Watch struct {
 	Done func(picture int, r diffusion.Result) error
 }
 
-// drawnOrDone is what becomes of a picture: a step, or its end.
-type drawnOrDone struct {
-	step   Drawn
-	result *diffusion.Result
-	err    error
-}
-
 // Paint draws the pictures that are asked for, in the order of asking, those that can be together in
 // one batch. Beyond a number of waiting pictures it is a [Busy]. The requests' own OnStep is set here.
 func (e *Engine) Paint(ctx context.Context, p *Painter, requests []diffusion.Request, watch Watch) ([]diffusion.Result, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	box := newMailbox[drawnOrDone]()
-	pictures := make([]*pictureRow, len(requests))
+	box := newMailbox[news[diffusion.Step, diffusion.Result]]()
+	pictures := make([]order, len(requests))
 	for i, r := range requests {
 		if watch.Step != nil {
-			r.OnStep = func(s diffusion.Step) { box.put(drawnOrDone{step: Drawn{i, s}}) }
+			r.OnStep = func(s diffusion.Step) { box.put(news[diffusion.Step, diffusion.Result]{request: i, step: s}) }
 		}
-		pictures[i] = &pictureRow{ctx, r, func(r diffusion.Result, err error) { box.put(drawnOrDone{Drawn{Picture: i}, &r, err}) }}
+		pictures[i] = order{ctx, r, func(r diffusion.Result, err error) {
+			box.put(news[diffusion.Step, diffusion.Result]{request: i, answer: &r, err: err})
+		}}
 	}
 	if err := e.easel(p.Model).add(pictures); err != nil {
 		return nil, err
 	}
-	results := make([]diffusion.Result, len(requests))
-	for left := len(requests); left > 0; {
-		news, err := box.take(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, n := range news {
-			if n.result != nil && n.err == nil {
-				results[n.step.Picture] = *n.result
-				left--
-			}
-			if err := watch.tell(n); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return results, nil
-}
-
-// tell passes news on.
-func (w Watch) tell(n drawnOrDone) error {
-	switch {
-	case n.err != nil:
-		return n.err
-	case n.result == nil:
-		return w.Step(n.step)
-	case w.Done != nil:
-		return w.Done(n.step.Picture, *n.result)
-	}
-	return nil
+	return await(ctx, box, len(requests), func(i int, s diffusion.Step) error { return watch.Step(Drawn{i, s}) }, watch.Done)
 }
 
 // easel returns a model's queue, and starts it where it is the first of it.
@@ -196,10 +156,10 @@ func (e *Engine) easel(m *diffusion.Pipeline) *easel {
 }
 
 // add puts pictures into the queue, all or none.
-func (w *easel) add(pictures []*pictureRow) error {
+func (w *easel) add(pictures []order) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.queue = slices.DeleteFunc(w.queue, func(p *pictureRow) bool { return p.ctx.Err() != nil })
+	w.queue = slices.DeleteFunc(w.queue, func(p order) bool { return p.ctx.Err() != nil })
 	if n := len(w.queue); n+len(pictures) > maxQueued {
 		after := max(time.Second, w.each*time.Duration(n+w.drawing))
 		return &Busy{after, errs.New(errs.Quota, "%d pictures wait to be drawn, and %d more would be over the limit of %d: try again in about %.0f s", n, len(pictures), maxQueued, after.Seconds())}
@@ -235,7 +195,7 @@ func (w *easel) next(ctx context.Context) bool {
 		return false
 	}
 	start := time.Now()
-	w.draw(ctx, batch)
+	answerAll(ctx, batch, w.draw)
 	took := time.Since(start)
 	w.metrics.PictureSeconds.Observe(took.Seconds())
 	w.mu.Lock()
@@ -245,10 +205,10 @@ func (w *easel) next(ctx context.Context) bool {
 }
 
 // take takes the first picture whose client is still there, and those that can go with it.
-func (w *easel) take() (batch []*pictureRow) {
+func (w *easel) take() (batch []order) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var rest []*pictureRow
+	var rest []order
 	for _, p := range w.queue {
 		switch {
 		case p.ctx.Err() != nil:
@@ -263,32 +223,9 @@ func (w *easel) take() (batch []*pictureRow) {
 	return batch
 }
 
-// draw draws a batch; where that fails, each picture alone, so that a bad one fails by itself. It
-// ends early when all clients are gone.
-func (w *easel) draw(ctx context.Context, batch []*pictureRow) {
-	ctx, cancel := whileWanted(ctx, batch)
-	defer cancel()
-	requests := make([]diffusion.Request, len(batch))
-	for i, p := range batch {
-		requests[i] = p.request
-	}
+// draw draws pictures.
+func (w *easel) draw(ctx context.Context, requests []diffusion.Request) ([]diffusion.Result, error) {
 	w.metrics.PictureBatches.Inc()
-	w.metrics.Pictures.Add(float64(len(batch)))
-	results, err := safely(func() ([]diffusion.Result, error) { return w.model.Generate(ctx, requests) })
-	if err == nil && len(results) != len(batch) {
-		err = errs.New(errs.Internal, "%d pictures for %d requests", len(results), len(batch))
-	}
-	if err != nil && len(batch) > 1 && ctx.Err() == nil {
-		for i := range batch {
-			w.draw(ctx, batch[i:i+1])
-		}
-		return
-	}
-	for i, p := range batch {
-		if err != nil {
-			p.done(diffusion.Result{}, err)
-		} else {
-			p.done(results[i], nil)
-		}
-	}
+	w.metrics.Pictures.Add(float64(len(requests)))
+	return w.model.Generate(ctx, requests)
 }
