@@ -64,26 +64,33 @@ func readClassify(c *gin.Context) (*classifyRequest, error) {
 // readForm reads a multipart form part by part: "image" is the file, the others are fields.
 func readForm(c *gin.Context) (*classifyRequest, error) {
 	in := &classifyRequest{}
-	parts, err := c.Request.MultipartReader()
-	if err != nil {
-		return nil, errs.New(errs.Invalid, "multipart form: %w", err)
-	}
-	for {
-		part, err := parts.NextPart()
-		if err == io.EOF {
-			break
-		}
-		if err == nil {
-			err = in.field(part)
-		}
-		if err != nil {
-			return nil, errs.New(errs.Or(err, errs.Invalid), "multipart form: %w", err)
-		}
+	if err := readParts(c, in.field); err != nil {
+		return nil, err
 	}
 	if in.bytes == nil {
 		return nil, errs.New(errs.Invalid, `the form has no part "image"`)
 	}
 	return in, nil
+}
+
+// readParts reads a multipart form, part by part.
+func readParts(c *gin.Context, field func(*multipart.Part) error) error {
+	parts, err := c.Request.MultipartReader()
+	if err != nil {
+		return errs.New(errs.Invalid, "multipart form: %w", err)
+	}
+	for {
+		part, err := parts.NextPart()
+		if err == io.EOF {
+			return nil
+		}
+		if err == nil {
+			err = field(part)
+		}
+		if err != nil {
+			return errs.New(errs.Or(err, errs.Invalid), "multipart form: %w", err)
+		}
+	}
 }
 
 func (in *classifyRequest) field(part *multipart.Part) (err error) {

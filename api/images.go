@@ -97,21 +97,8 @@ func (s *server) varyImages(c *gin.Context) error {
 func readImagesForm(c *gin.Context) (*imagesRequest, diffusion.Request, error) {
 	var r diffusion.Request
 	in := &imagesRequest{N: 1}
-	parts, err := c.Request.MultipartReader()
-	if err != nil {
-		return nil, r, errs.New(errs.Invalid, "multipart form: %w", err)
-	}
-	for {
-		part, err := parts.NextPart()
-		if err == io.EOF {
-			break
-		}
-		if err == nil {
-			err = in.field(part)
-		}
-		if err != nil {
-			return nil, r, errs.New(errs.Or(err, errs.Invalid), "multipart form: %w", err)
-		}
+	if err := readParts(c, in.field); err != nil {
+		return nil, r, err
 	}
 	if in.image == nil {
 		return nil, r, errs.New(errs.Invalid, `the form has no part "image"`)

@@ -70,11 +70,7 @@ func newDataset() *cobra.Command {
 				return err
 			}
 			return show(cmd.OutOrStdout(), asJSON(cmd), v, func(w io.Writer) {
-				about := fmt.Sprintf("in %d classes", v.Classes)
-				if v.Classes == 0 {
-					about = map[string]string{"captions": "with captions", "questions": "with questions", "pictures": "without texts"}[v.Kind]
-				}
-				fmt.Fprintf(w, "%s: %d images %s, version %s\n", v.Name, v.Images, about, v.Version)
+				fmt.Fprintf(w, "%s: %d images %s, version %s\n", v.Name, v.Images, v.contents(), v.Version)
 				for _, s := range v.Skipped {
 					fmt.Fprintf(w, "left out %s: %s\n", s.Path, s.Reason)
 				}
@@ -442,19 +438,6 @@ func newPrompt() *cobra.Command {
 			return show(cmd.OutOrStdout(), true, p, nil)
 		},
 	}
-	var out string
-	download := &cobra.Command{
-		Use:   "download NAME[@REVISION]",
-		Short: "Save a prompt's file",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if out == "" {
-				out = args[0] + ".safetensors"
-			}
-			return newClient().save(cmd.Context(), "/v1/prompts/"+url.PathEscape(args[0])+"/file", out)
-		},
-	}
-	download.Flags().StringVar(&out, "out", "", "file (default: NAME.safetensors)")
 	promote := &cobra.Command{
 		Use:   "promote NAME REVISION",
 		Short: "Make a revision the one that the name stands for",
@@ -471,7 +454,7 @@ func newPrompt() *cobra.Command {
 			return show(cmd.OutOrStdout(), asJSON(cmd), p, func(w io.Writer) { fmt.Fprintf(w, "%s stands for revision %d\n", p.Name, p.Revision) })
 		},
 	}
-	cmd.AddCommand(list, shown, download, promote, newPromptImport(), newPromptExport())
+	cmd.AddCommand(list, shown, newPromptDownload(), promote, newPromptImport(), newPromptExport())
 	return cmd
 }
 

@@ -167,7 +167,7 @@ func (d *demo) upload(ctx context.Context, set demoSet) error {
 	if err := decode(answer, err, &v); err != nil {
 		return err
 	}
-	d.say("uploaded %s: %d images in %d classes, version %s - %s", v.Name, v.Images, v.Classes, v.Version[:12], set.about)
+	d.say("uploaded %s: %d images %s, version %s - %s", v.Name, v.Images, v.contents(), v.Version[:12], set.about)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -18,14 +19,6 @@ import (
 
 	"github.com/foretoken/foretoken/internal/errs"
 )
-
-// modelOf is what a request takes for its model: the prompt, else the bundle.
-func modelOf(prompt, bundle string) string {
-	if prompt != "" {
-		return prompt
-	}
-	return bundle
-}
 
 func newCaption() *cobra.Command {
 	var q captionQuery
@@ -103,7 +96,7 @@ func (q *captionQuery) request(image []byte, stream bool) map[string]any {
 		content = append(content, map[string]any{"type": "text", "text": q.ask})
 	}
 	body := map[string]any{
-		"model": modelOf(q.prompt, q.bundle), "stream": stream,
+		"model": cmp.Or(q.prompt, q.bundle), "stream": stream,
 		"messages": []any{map[string]any{"role": "user", "content": content}},
 	}
 	if q.beams > 0 {

@@ -15,6 +15,24 @@ import (
 	"github.com/foretoken/foretoken/prompt/embeds"
 )
 
+// newPromptDownload saves a prompt's own file.
+func newPromptDownload() *cobra.Command {
+	var out string
+	cmd := &cobra.Command{
+		Use:   "download NAME[@REVISION]",
+		Short: "Save a prompt's file",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if out == "" {
+				out = args[0] + ".safetensors"
+			}
+			return newClient().save(cmd.Context(), "/v1/prompts/"+url.PathEscape(args[0])+"/file", out)
+		},
+	}
+	cmd.Flags().StringVar(&out, "out", "", "file (default: NAME.safetensors)")
+	return cmd
+}
+
 // newPromptImport makes a prompt of a textual-inversion file.
 func newPromptImport() *cobra.Command {
 	query := map[string]*string{}

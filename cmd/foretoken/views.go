@@ -1,5 +1,7 @@
 package main
 
+import "fmt"
+
 import "encoding/json"
 
 // What the API answers, as far as the commands print it.
@@ -25,6 +27,14 @@ type uploadView struct {
 	Leaks []struct {
 		Paths []string `json:"paths"`
 	} `json:"leaks"`
+}
+
+// contents says what the images come with.
+func (v *uploadView) contents() string {
+	if v.Classes > 0 {
+		return fmt.Sprintf("in %d classes", v.Classes)
+	}
+	return map[string]string{"captions": "with captions", "questions": "with questions", "pictures": "without texts"}[v.Kind]
 }
 
 type bundleView struct {
