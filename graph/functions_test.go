@@ -9,6 +9,7 @@ import (
 	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/graph/interp"
 	"github.com/foretoken/foretoken/internal/errs"
+	"github.com/foretoken/foretoken/internal/process"
 )
 
 // local is a FunctionProto. Inputs and outputs are words; of opset 0 it states none.
@@ -263,9 +264,9 @@ func TestFunctionsMadeToStandForMuchAreBounded(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			file := withFunctions("out", []message{calls("my", tt.top, "x", "out")}, tt.functions...)
-			start, before := clock(), allocated()
+			start, before := process.Time(), allocated()
 			_, err := graph.Parse(file, "")
-			took, used := clock()-start, (allocated()-before)>>20
+			took, used := process.Time()-start, (allocated()-before)>>20
 			t.Logf("%d bytes: %s, %d MiB allocated: %v", len(file), took, used, err)
 			if tt.name != "two calls in each" && errs.Of(err) != errs.TooLarge {
 				t.Errorf("got %v", err)

@@ -11,6 +11,7 @@ import (
 	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/graph/internal/opcase"
 	"github.com/foretoken/foretoken/internal/errs"
+	"github.com/foretoken/foretoken/internal/process"
 	"github.com/foretoken/foretoken/internal/rng"
 )
 
@@ -54,9 +55,9 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		const most = 256 << 20
-		start, before := clock(), allocated()
+		start, before := process.Time(), allocated()
 		handle(t, model)
-		if took := clock() - start; took > 5*time.Second {
+		if took := process.Time() - start; took > 5*time.Second {
 			t.Errorf("%d bytes took %s", len(model), took)
 		}
 		if bytes := allocated() - before; bytes > most {

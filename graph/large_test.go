@@ -10,8 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/foretoken/foretoken/graph"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/foretoken/foretoken/graph"
+	"github.com/foretoken/foretoken/internal/process"
 )
 
 // pieces is a file in parts: bytes, and holes between them that take no space on disk.
@@ -153,12 +155,12 @@ func TestWeightsStayWhereTheyAre(t *testing.T) {
 			if size < tt.bytes {
 				t.Fatalf("its weights have %d bytes only", size)
 			}
-			start, cpu, before := time.Now(), clock(), allocated()
+			start, cpu, before := time.Now(), process.Time(), allocated()
 			loaded, err := graph.Load(path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			took, used := clock()-cpu, allocated()-before
+			took, used := process.Time()-cpu, allocated()-before
 			t.Logf("%.2f GB: loaded in %s (%s of processor time) with %.1f MiB of heap; %s resident", float64(size)/1e9, time.Since(start).Round(time.Millisecond), took.Round(time.Millisecond), float64(used)/(1<<20), resident())
 			if used > most || took > 2*time.Second {
 				t.Errorf("loading took %s and %d MiB", took, used>>20)

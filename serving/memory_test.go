@@ -3,14 +3,15 @@ package serving
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
 	"image/png"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,6 +19,7 @@ import (
 	"github.com/foretoken/foretoken/bundle"
 	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/internal/ort"
+	"github.com/foretoken/foretoken/internal/process"
 	"github.com/foretoken/foretoken/internal/rng"
 	"github.com/foretoken/foretoken/prompt"
 	"github.com/foretoken/foretoken/tuning"
@@ -33,7 +35,7 @@ func TestOneCopyOfTheWeights(t *testing.T) {
 		fmt.Printf("peak %d\n", use(t, dir, os.Getenv("FORETOKEN_MEMORY_USE")))
 		return
 	}
-	if peakMemory(t) == 0 {
+	if _, err := process.PeakMemory(); errors.Is(err, fs.ErrNotExist) {
 		t.Skip("this system does not tell a process's peak memory")
 	}
 	tower := vit{width: 512, layers: 4}
@@ -91,7 +93,11 @@ func use(t *testing.T, dir, what string) int64 {
 			t.Fatal(err)
 		}
 	}
-	return peakMemory(t)
+	peak, err := process.PeakMemory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return peak
 }
 
 func open(t *testing.T, dir string) *tuning.Model {
@@ -164,19 +170,6 @@ func picture(t *testing.T, shade uint8) []byte {
 		t.Fatal(err)
 	}
 	return out.Bytes()
-}
-
-// peakMemory is this process's peak resident memory in bytes, 0 where the system does not tell.
-func peakMemory(t *testing.T) (bytes int64) {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0
-	}
-	_, rest, _ := strings.Cut(string(status), "VmHWM:")
-	if _, err := fmt.Sscan(rest, &bytes); err != nil {
-		t.Fatal(err)
-	}
-	return bytes << 10
 }
 
 // vit is a vision transformer with random weights for pictures of 160 x 160 in patches of 32.

@@ -4,15 +4,13 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/foretoken/foretoken/graph"
+	"github.com/foretoken/foretoken/tuning/tuningtest"
 )
 
 // trajectorySteps is how far the runs are followed.
@@ -58,7 +56,7 @@ func TestTrajectory(t *testing.T) {
 			}
 			steps(t, tuner, trajectorySteps)
 			for _, p := range tuner.params {
-				e := distance(p.values, want["end."+p.Name], start[p.Name])
+				e := tuningtest.Distance(p.values, want["end."+p.Name], start[p.Name])
 				t.Logf("%-18s %.1e", p.Name, e)
 				if !(e <= 1e-2) {
 					t.Errorf("%s: ||dp - dp'|| / ||dp'|| is %.2e, at most 1e-2", p.Name, e)
@@ -68,53 +66,10 @@ func TestTrajectory(t *testing.T) {
 	}
 }
 
-// distance is ||(a - s) - (b - s)|| / ||b - s||.
-func distance(a, b, s []float32) float64 {
-	if len(a) != len(b) {
-		return math.NaN()
-	}
-	var difference, norm float64
-	for i := range a {
-		difference += float64(a[i]-b[i]) * float64(a[i]-b[i])
-		norm += float64(b[i]-s[i]) * float64(b[i]-s[i])
-	}
-	return math.Sqrt(difference / norm)
-}
-
 // TestAWrongGradientLeavesTheTrajectory runs TestTrajectory with one gradient rule, softmax's,
 // made 5 % too large. It has to fail.
 func TestAWrongGradientLeavesTheTrajectory(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it compiles the test again")
-	}
-	source, err := filepath.Abs("../graph/ops_nn.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile(source)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const right = "func gradSoftmax(b *backward, n *Node) *Value {"
-	if strings.Count(string(b), right) != 1 {
-		t.Fatalf("%s has no %q to falsify", source, right)
-	}
-	wrong := strings.Replace(string(b), right, right+"\n\tx := rightSoftmax(b, n)\n\treturn b.Mul(x, b.Scalar(1.05, x))\n}\n\nfunc rightSoftmax(b *backward, n *Node) *Value {", 1)
-	dir := t.TempDir()
-	falsified, overlay := filepath.Join(dir, "wrong.go"), filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(falsified, []byte(wrong), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(overlay, fmt.Appendf(nil, `{"Replace": {%q: %q}}`, source, falsified), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "-run", "^TestTrajectory$", ".").CombinedOutput()
-	if err == nil {
-		t.Fatalf("it passes with a gradient that is 5 %% wrong:\n%s", out)
-	}
-	if !strings.Contains(string(out), "at most 1e-2") {
-		t.Fatalf("it failed for another reason:\n%s", out)
-	}
+	tuningtest.FailsWithAWrongGradient(t, "../graph", "^TestTrajectory$", "at most 1e-2")
 }
 
 // named is a tensor to write.

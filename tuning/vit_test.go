@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/foretoken/foretoken/bundle"
 	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/internal/ort"
+	"github.com/foretoken/foretoken/internal/process"
 	"github.com/foretoken/foretoken/vision"
 )
 
@@ -57,7 +57,11 @@ func TestViTSteps(t *testing.T) {
 		}
 		seconds := time.Since(start).Seconds()
 		writeTensors(t, filepath.Join(dir, "gradient-foretoken.safetensors"), "", []named{{"gradient", graph.NewTensor(gradients["visual.0"], prompts["visual.0"].Dims...)}})
-		line, err := json.Marshal(map[string]any{"seconds": seconds, "loss": loss, "peak": peakMemory(t)})
+		peak, err := process.PeakMemory()
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := json.Marshal(map[string]any{"seconds": seconds, "loss": loss, "peak": peak})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,19 +86,4 @@ func vitObjective(t *testing.T, tower *vision.Tower, options ort.Options, data m
 		t.Fatal(err)
 	}
 	return o
-}
-
-// peakMemory is this process's peak resident memory in bytes.
-func peakMemory(t *testing.T) int64 {
-	t.Helper()
-	b, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(b), "VmHWM:")
-	var kib int64
-	if _, err := fmt.Sscan(rest, &kib); err != nil {
-		t.Fatal(err)
-	}
-	return kib * 1024
 }

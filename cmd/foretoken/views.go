@@ -1,8 +1,9 @@
 package main
 
-import "fmt"
-
-import "encoding/json"
+import (
+	"encoding/json"
+	"fmt"
+)
 
 // What the API answers, as far as the commands print it.
 

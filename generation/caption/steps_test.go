@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"syscall"
 	"testing"
-	"time"
+
+	"github.com/foretoken/foretoken/internal/process"
 )
 
 // TestCaptionSteps makes texts when it is told to on standard input, beside PyTorch: bench/reference/captions.py runs it.
@@ -24,20 +24,10 @@ func TestCaptionSteps(t *testing.T) {
 			t.Fatal(err)
 		}
 		rs := starterBatch(m, step.Rows, step.Beams)
-		start := processorTime(t)
+		start := process.Time()
 		if _, err := m.Generate(t.Context(), rs); err != nil {
 			t.Fatal(err)
 		}
-		fmt.Printf("{\"seconds\": %g}\n", (processorTime(t) - start).Seconds())
+		fmt.Printf("{\"seconds\": %g}\n", (process.Time() - start).Seconds())
 	}
-}
-
-// processorTime is what the process has used of the processor.
-func processorTime(t *testing.T) time.Duration {
-	t.Helper()
-	var used syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }

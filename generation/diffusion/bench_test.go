@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +14,7 @@ import (
 	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/internal/npz"
 	"github.com/foretoken/foretoken/internal/ort"
+	"github.com/foretoken/foretoken/internal/process"
 )
 
 // TestDenoisingSteps is one of the rivals of bench/reference/denoise.py: the network sees two rows for
@@ -59,29 +58,14 @@ func TestDenoisingSteps(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		line, err := json.Marshal(map[string]any{"seconds": seconds, "peak": peakMemory(t)})
+		peak, err := process.PeakMemory()
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, err := json.Marshal(map[string]any{"seconds": seconds, "peak": peak})
 		if err != nil {
 			t.Fatal(err)
 		}
 		fmt.Println(string(line))
 	}
-}
-
-// peakMemory is the peak of this process's resident memory in bytes.
-func peakMemory(t *testing.T) int64 {
-	t.Helper()
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(status)) {
-		if kilobytes, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			n, err := strconv.ParseInt(strings.Fields(kilobytes)[0], 10, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return n * 1024
-		}
-	}
-	return 0
 }

@@ -15,7 +15,7 @@ const module = "github.com/foretoken/foretoken"
 // layers lists the rooms from the bottom up. A package may import rooms of lower
 // layers and packages of its own room; rooms of one layer do not know each other.
 var layers = [][]string{
-	{"internal/errs", "internal/rng"},
+	{"internal/errs", "internal/rng", "internal/process"},
 	{"graph", "storage"},
 	{"internal/ort", "internal/jobs", "internal/npz"},
 	{"bundle", "dataset", "prompt"},

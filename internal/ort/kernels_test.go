@@ -8,11 +8,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/foretoken/foretoken/graph"
+	"github.com/foretoken/foretoken/internal/process"
 )
 
 // TestWhatFusedNodesAreWorth runs every model of the folder FORETOKEN_FUSED (see bench/reference/fused.py) written out, with each
@@ -21,7 +21,11 @@ import (
 func TestWhatFusedNodesAreWorth(t *testing.T) {
 	if path := os.Getenv("FORETOKEN_FUSED_ONE"); path != "" {
 		opened(t, path, os.Getenv("FORETOKEN_FUSED_KERNELS")).run(t)
-		fmt.Printf("peak %d\n", peak(t))
+		peak, err := process.PeakMemory()
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Printf("peak %d\n", peak)
 		return
 	}
 	dir := os.Getenv("FORETOKEN_FUSED")
@@ -112,11 +116,11 @@ func opened(t *testing.T, path, choice string) *trial {
 
 func (s *trial) run(t *testing.T) {
 	t.Helper()
-	before := processorTime(t)
+	before := process.Time()
 	if _, err := s.session.Run(t.Context(), s.in); err != nil {
 		t.Fatal(err)
 	}
-	s.least = min(s.least, processorTime(t)-before)
+	s.least = min(s.least, process.Time()-before)
 }
 
 // peakOf is the peak memory of a process that makes one run.
@@ -132,27 +136,4 @@ func peakOf(t *testing.T, path, choice string) (bytes int64) {
 		t.Fatalf("%s: %s: %v", path, out, err)
 	}
 	return bytes
-}
-
-func processorTime(t *testing.T) time.Duration {
-	t.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// peak is the most memory in bytes that the process has had, itself alone: a process's resource usage counts its parent's as well.
-func peak(t *testing.T) (bytes int64) {
-	t.Helper()
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(status), "VmHWM:")
-	if _, err := fmt.Sscan(rest, &bytes); err != nil {
-		t.Fatal(err)
-	}
-	return bytes << 10
 }

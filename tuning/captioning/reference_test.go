@@ -1,12 +1,9 @@
 package captioning
 
 import (
-	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,7 +11,9 @@ import (
 
 	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/internal/ort"
+	"github.com/foretoken/foretoken/prompt"
 	"github.com/foretoken/foretoken/tuning"
+	"github.com/foretoken/foretoken/tuning/tuningtest"
 )
 
 // The reference's settings, bench/reference/captions.py's.
@@ -212,7 +211,7 @@ func TestTrajectory(t *testing.T) {
 			}
 			start, end := c.ours(t, tensors, "start"), c.ours(t, tensors, "end")
 			for _, p := range params {
-				e := distance(p.Values(), end[p.Name], start[p.Name])
+				e := tuningtest.Distance(p.Values(), end[p.Name], start[p.Name])
 				t.Logf("%-18s %.1e", p.Name, e)
 				if !(e <= 1e-2) {
 					t.Errorf("%s: ||dp - dp'|| / ||dp'|| is %.2e, at most 1e-2", p.Name, e)
@@ -225,37 +224,7 @@ func TestTrajectory(t *testing.T) {
 // TestAWrongGradientLeavesTheTrajectory runs TestTrajectory with one gradient rule, softmax's, made 5 % too large. It has to
 // fail.
 func TestAWrongGradientLeavesTheTrajectory(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it compiles the test again")
-	}
-	source, err := filepath.Abs("../../graph/ops_nn.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile(source)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const right = "func gradSoftmax(b *backward, n *Node) *Value {"
-	if strings.Count(string(b), right) != 1 {
-		t.Fatalf("%s has no %q to falsify", source, right)
-	}
-	wrong := strings.Replace(string(b), right, right+"\n\tx := rightSoftmax(b, n)\n\treturn b.Mul(x, b.Scalar(1.05, x))\n}\n\nfunc rightSoftmax(b *backward, n *Node) *Value {", 1)
-	dir := t.TempDir()
-	falsified, overlay := filepath.Join(dir, "wrong.go"), filepath.Join(dir, "overlay.json")
-	if err := os.WriteFile(falsified, []byte(wrong), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(overlay, fmt.Appendf(nil, `{"Replace": {%q: %q}}`, source, falsified), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.CommandContext(t.Context(), "go", "test", "-overlay", overlay, "-run", "^TestTrajectory$", ".").CombinedOutput()
-	if err == nil {
-		t.Fatalf("it passes with a gradient that is 5 %% wrong:\n%s", out)
-	}
-	if !strings.Contains(string(out), "at most 1e-2") {
-		t.Fatalf("it failed for another reason:\n%s", out)
-	}
+	tuningtest.FailsWithAWrongGradient(t, "../../graph", "^TestTrajectory$", "at most 1e-2")
 }
 
 func named(params []*tuning.Parameter) map[string]*graph.Tensor {
@@ -276,19 +245,6 @@ func maxRelative(a, b []float32) float64 {
 		difference, most = max(difference, math.Abs(float64(a[i]-b[i]))), max(most, math.Abs(float64(b[i])))
 	}
 	return difference / most
-}
-
-// distance is ||(a - s) - (b - s)|| / ||b - s||.
-func distance(a, b, s []float32) float64 {
-	if len(a) != len(b) {
-		return math.NaN()
-	}
-	var difference, norm float64
-	for i := range a {
-		difference += float64(a[i]-b[i]) * float64(a[i]-b[i])
-		norm += float64(b[i]-s[i]) * float64(b[i]-s[i])
-	}
-	return math.Sqrt(difference / norm)
 }
 
 func floats(t *testing.T, x *graph.Tensor) []float32 {
@@ -316,21 +272,9 @@ func readTensors(t *testing.T, path string) map[string]*graph.Tensor {
 	if err != nil {
 		t.Fatal(err)
 	}
-	size := binary.LittleEndian.Uint64(b)
-	var header map[string]struct {
-		Type    string   `json:"dtype"`
-		Shape   []int64  `json:"shape"`
-		Offsets [2]int64 `json:"data_offsets"`
-	}
-	if err := json.Unmarshal(b[8:8+size], &header); err != nil {
+	tensors, err := prompt.ReadTensors(b)
+	if err != nil {
 		t.Fatal(err)
-	}
-	types := map[string]graph.DataType{"F32": graph.Float, "I64": graph.Int64}
-	tensors := map[string]*graph.Tensor{}
-	for name, e := range header {
-		if tensors[name], err = graph.NewTensorBytes(types[e.Type], b[8+size:][e.Offsets[0]:e.Offsets[1]], e.Shape...); err != nil {
-			t.Fatal(name, err)
-		}
 	}
 	return tensors
 }

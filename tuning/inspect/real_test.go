@@ -9,24 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/internal/npz"
 	"github.com/foretoken/foretoken/internal/ort"
+	"github.com/foretoken/foretoken/internal/process"
 )
-
-// processorTime is how long the process's threads have run: with one thread, the time that a step takes whatever else the
-// machine does.
-func processorTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
 
 // TestTheEstimateOfTimeIsWhatAStepTakes to 30 %, on the starter: in the processor's time on one thread, as the clock's is other
 // tests' as well, and in one of three tries.
@@ -41,7 +31,7 @@ func TestTheEstimateOfTimeIsWhatAStepTakes(t *testing.T) {
 		}
 		return
 	}
-	clock = processorTime
+	clock = process.Time
 	for try := 1; ; try++ {
 		r, err := Open(t.Context(), filepath.Join("..", "..", "starter", "bundle"), Options{Batch: 32, Prompts: 4, Depth: 4, Measure: true})
 		if err != nil {
@@ -78,7 +68,7 @@ func TestRealSize(t *testing.T) {
 		r.compareAll(t, dir, path)
 	}
 	if os.Getenv("FORETOKEN_THREADS") == "1" {
-		clock = processorTime
+		clock = process.Time
 	}
 	report, err := Open(t.Context(), path, o)
 	if err != nil {

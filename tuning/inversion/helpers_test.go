@@ -9,9 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/foretoken/foretoken/bundle"
 	"github.com/foretoken/foretoken/generation/diffusion"
@@ -131,14 +129,4 @@ func steps(t testing.TB, tr *Trainer, n int) (losses []float64) {
 		losses = append(losses, p.Loss)
 	}
 	return losses
-}
-
-// processorTime is how long the process's threads have run, in seconds.
-func processorTime(t *testing.T) float64 {
-	t.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/foretoken/foretoken/generation/score"
 	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/internal/ort"
+	"github.com/foretoken/foretoken/internal/process"
 	"github.com/foretoken/foretoken/prompt"
 	"github.com/foretoken/foretoken/starter"
 	"github.com/foretoken/foretoken/tuning"
@@ -185,9 +186,9 @@ func TestPainterReport(t *testing.T) {
 // reportRun learns and scores.
 func reportRun(t *testing.T, tr *Trainer) (reported, *prompt.Prompt) {
 	var r reported
-	start := processorTime(t)
+	start := process.Time().Seconds()
 	steps(t, tr, tr.Steps())
-	r.seconds = processorTime(t) - start
+	r.seconds = process.Time().Seconds() - start
 	learned, _, err := tr.Finish(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -6,13 +6,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/foretoken/foretoken/bundle"
 	"github.com/foretoken/foretoken/generation/diffusion"
 	"github.com/foretoken/foretoken/internal/ort"
+	"github.com/foretoken/foretoken/internal/process"
+	"github.com/foretoken/foretoken/tuning/tuningtest"
 )
 
 // realSize is what was measured: seconds of the process's threads, save for Clock, and the most memory that the process
@@ -48,7 +49,9 @@ func TestRealSize(t *testing.T) {
 	} else {
 		r.learn(t, p)
 	}
-	r.Peak = peak(t)
+	if r.Peak, err = process.PeakMemory(); err != nil {
+		t.Fatal(err)
+	}
 	line, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +64,7 @@ func (r *realSize) draw(t *testing.T, p *diffusion.Pipeline) {
 	var used []float64
 	var clock []time.Time
 	_, err := p.Generate(t.Context(), []diffusion.Request{{Prompt: "a cat", Steps: 2, Seed: 1, OnStep: func(diffusion.Step) {
-		used, clock = append(used, processorTime(t)), append(clock, time.Now())
+		used, clock = append(used, process.Time().Seconds()), append(clock, time.Now())
 	}}})
 	if err != nil {
 		t.Fatal(err)
@@ -75,9 +78,9 @@ func (r *realSize) learn(t *testing.T, p *diffusion.Pipeline) {
 	recipe.Batch, recipe.Inversion.MicroBatch, recipe.Inversion.Init = 1, 1, ""
 	tr := trainer(t, p, recipe, data(1, 0, "mug"))
 	timed := func(name string, f func()) {
-		start, now := processorTime(t), time.Now()
+		start, now := process.Time().Seconds(), time.Now()
 		f()
-		r.Seconds[name], r.Clock = processorTime(t)-start, time.Since(now).Seconds()
+		r.Seconds[name], r.Clock = process.Time().Seconds()-start, time.Since(now).Seconds()
 	}
 	timed("encode", func() {
 		if _, err := tr.examples(t.Context()); err != nil {
@@ -91,23 +94,8 @@ func (r *realSize) learn(t *testing.T, p *diffusion.Pipeline) {
 	})
 	before := append([]float32(nil), tr.params[0].Values()...)
 	timed("step", func() { r.Loss = steps(t, tr, 1)[0] })
-	r.Moved = distance(tr.params[0].Values(), before, make([]float32, len(before)))
+	r.Moved = tuningtest.Distance(tr.params[0].Values(), before, make([]float32, len(before)))
 	if !(r.Moved > 0) {
 		t.Error("the new row did not move")
 	}
-}
-
-// peak is the most memory in bytes that the process has had.
-func peak(t *testing.T) int64 {
-	t.Helper()
-	b, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(b), "VmHWM:")
-	var kib int64
-	if _, err := fmt.Sscan(rest, &kib); err != nil {
-		t.Fatal(err)
-	}
-	return kib << 10
 }

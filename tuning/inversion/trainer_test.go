@@ -15,6 +15,7 @@ import (
 	"github.com/foretoken/foretoken/internal/ort"
 	"github.com/foretoken/foretoken/prompt"
 	"github.com/foretoken/foretoken/tuning"
+	"github.com/foretoken/foretoken/tuning/tuningtest"
 )
 
 // small is a recipe with two pictures a step and a rate at which a few steps get somewhere.
@@ -93,7 +94,7 @@ func TestMicroBatchesAddUp(t *testing.T) {
 		recompute int64
 	}{{1, 0}, {2, 0}, {5, 1}} {
 		l, g := of(tt.micro, tt.recompute)
-		if e := distance(g, want, make([]float32, len(want))); !(e < 1e-5) || math.Abs(l-loss) > 1e-5*loss {
+		if e := tuningtest.Distance(g, want, make([]float32, len(want))); !(e < 1e-5) || math.Abs(l-loss) > 1e-5*loss {
 			t.Errorf("%d at once, recompute %d: the gradient is off by %.1e, loss %g, want %g", tt.micro, tt.recompute, e, l, loss)
 		}
 	}
@@ -184,7 +185,7 @@ func TestClassPicturesAreLearnedFromToo(t *testing.T) {
 	if err != nil || !(loss > alone) {
 		t.Fatalf("loss %g, without class pictures %g: %v", loss, alone, err)
 	}
-	if e := distance(gradients[rowsName(0)], own[rowsName(0)], make([]float32, len(own[rowsName(0)]))); !(e > 1e-3) {
+	if e := tuningtest.Distance(gradients[rowsName(0)], own[rowsName(0)], make([]float32, len(own[rowsName(0)]))); !(e > 1e-3) {
 		t.Error("class pictures have no gradient")
 	}
 }
