@@ -69,11 +69,16 @@ func TestTheManifestIsAsItWas(t *testing.T) {
 	if sum(manifest) != v.Digest {
 		t.Errorf("digest %s of a manifest with %s", v.Digest, sum(manifest))
 	}
+	isGolden(t, manifest, "testdata/manifest.json")
+}
+
+// isGolden compares a manifest with the one in a file.
+func isGolden(t *testing.T, manifest []byte, golden string) {
+	t.Helper()
 	var b bytes.Buffer
 	if err := json.Indent(&b, manifest, "", "  "); err != nil {
 		t.Fatal(err)
 	}
-	const golden = "testdata/manifest.json"
 	if *update {
 		if err := os.WriteFile(golden, b.Bytes(), 0o644); err != nil {
 			t.Fatal(err)

@@ -1,10 +1,7 @@
 package dataset
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -270,23 +267,7 @@ func TestTheManifestOfTextsIsAsItWas(t *testing.T) {
 		{"metadata.csv", "file_name,caption,question,answers\ntrain/1.png,a cup,,\ntrain/1.png,,what is it?,cup\ntest/1.png,\"a \"\"jug\"\"\",,\n"},
 	})
 	manifest := m.blobs[ManifestKey("pets", v.Digest)]
-	var b bytes.Buffer
-	if err := json.Indent(&b, manifest, "", "  "); err != nil {
-		t.Fatal(err)
-	}
-	const golden = "testdata/manifest_texts.json"
-	if *update {
-		if err := os.WriteFile(golden, b.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(b.Bytes(), want) {
-		t.Errorf("the format changed: got %s", b.Bytes())
-	}
+	isGolden(t, manifest, "testdata/manifest_texts.json")
 }
 
 func TestQuestionsAboutAnImageStayTogether(t *testing.T) {

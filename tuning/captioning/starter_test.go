@@ -16,10 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/foretoken/foretoken/bundle"
 	"github.com/foretoken/foretoken/dataset"
 	"github.com/foretoken/foretoken/generation/caption"
-	"github.com/foretoken/foretoken/internal/ort"
 	"github.com/foretoken/foretoken/prompt"
 	"github.com/foretoken/foretoken/starter"
 	"github.com/foretoken/foretoken/tuning"
@@ -28,16 +26,7 @@ import (
 
 func starterCaptioner(t *testing.T) *caption.Model {
 	t.Helper()
-	b, err := bundle.Open("../../starter/captioner")
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := caption.Open(b, ort.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { m.Close() })
-	return m
+	return captioner(t, "../../starter/captioner")
 }
 
 // demoCaptions are the demo's pictures with captions, so many of each split.

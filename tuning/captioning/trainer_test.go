@@ -24,7 +24,12 @@ import (
 // open opens one of the small random captioners that generation is tested with.
 func open(t *testing.T, name string) *caption.Model {
 	t.Helper()
-	b, err := bundle.Open("../../generation/caption/testdata/" + name)
+	return captioner(t, "../../generation/caption/testdata/"+name)
+}
+
+func captioner(t *testing.T, dir string) *caption.Model {
+	t.Helper()
+	b, err := bundle.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,12 @@ func pipeline(t testing.TB, name string, changes ...string) *diffusion.Pipeline 
 	if len(changes) > 0 {
 		dir = changed(t, dir, strings.NewReplacer(changes...))
 	}
+	return opened(t, dir)
+}
+
+// opened opens the bundle in a folder.
+func opened(t testing.TB, dir string) *diffusion.Pipeline {
+	t.Helper()
 	b, err := bundle.Open(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -34,6 +40,21 @@ func pipeline(t testing.TB, name string, changes ...string) *diffusion.Pipeline 
 	}
 	t.Cleanup(p.Close)
 	return p
+}
+
+// starterJudge is the starter's dual encoder.
+func starterJudge(t *testing.T) *tuning.Model {
+	t.Helper()
+	b, err := bundle.Open("../../starter/bundle")
+	if err != nil {
+		t.Fatal(err)
+	}
+	judge, err := tuning.Open(b, ort.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(judge.Close)
+	return judge
 }
 
 // changed copies a bundle with its scheduler_config.json rewritten.

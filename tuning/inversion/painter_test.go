@@ -17,12 +17,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/foretoken/foretoken/bundle"
 	"github.com/foretoken/foretoken/dataset"
 	"github.com/foretoken/foretoken/generation/diffusion"
 	"github.com/foretoken/foretoken/generation/score"
 	"github.com/foretoken/foretoken/graph"
-	"github.com/foretoken/foretoken/internal/ort"
 	"github.com/foretoken/foretoken/internal/process"
 	"github.com/foretoken/foretoken/prompt"
 	"github.com/foretoken/foretoken/starter"
@@ -91,16 +89,7 @@ func unzipped(t testing.TB, f *zip.File) []byte {
 
 func painter(t testing.TB) *diffusion.Pipeline {
 	t.Helper()
-	b, err := bundle.Open("../../starter/painter")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := diffusion.Open(b, ort.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Close)
-	return p
+	return opened(t, "../../starter/painter")
 }
 
 // TestAStepOnTheStartersPainter learns from pictures and texts of the demo.
@@ -136,15 +125,7 @@ func TestPainterReport(t *testing.T) {
 	if dir == "" {
 		t.Skip("run by `make report-painter`")
 	}
-	b, err := bundle.Open("../../starter/bundle")
-	if err != nil {
-		t.Fatal(err)
-	}
-	judge, err := tuning.Open(b, ort.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer judge.Close()
+	judge := starterJudge(t)
 	p := painter(t)
 	var runs []reported
 	var rows [][]image.Image

@@ -7,12 +7,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/foretoken/foretoken/bundle"
 	"github.com/foretoken/foretoken/dataset"
 	"github.com/foretoken/foretoken/generation/diffusion"
 	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/internal/errs"
-	"github.com/foretoken/foretoken/internal/ort"
 	"github.com/foretoken/foretoken/prompt"
 	"github.com/foretoken/foretoken/tuning"
 	"github.com/foretoken/foretoken/tuning/tuningtest"
@@ -214,15 +212,7 @@ func TestCaptionsAreTheTextsOfAStyle(t *testing.T) {
 // TestADualEncoderJudgesWhatIsDrawn has the starter's towers look at pictures of a network that has learned nothing: the measures
 // are there, and the same seed gives the same.
 func TestADualEncoderJudgesWhatIsDrawn(t *testing.T) {
-	b, err := bundle.Open("../../starter/bundle")
-	if err != nil {
-		t.Fatal(err)
-	}
-	judge, err := tuning.Open(b, ort.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer judge.Close()
+	judge := starterJudge(t)
 	r := small(t, "textual-inversion")
 	r.Inversion.Steps, r.Inversion.HeldOut = 1, 2
 	r.Inversion.Scenes, r.Inversion.Pictures = []string{"a photo of {}", "{} on a table"}, 2

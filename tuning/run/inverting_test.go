@@ -3,7 +3,6 @@ package run
 import (
 	"bytes"
 	"encoding/json"
-	"io"
 	"testing"
 	"time"
 
@@ -63,22 +62,9 @@ func TestAConceptIsARun(t *testing.T) {
 			t.Errorf("no %s: %s", name, done.Metrics)
 		}
 	}
-	row, err := s.Catalog.Prompt(t.Context(), "mug", 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, _, err := s.Objects.Get(t.Context(), row.Object)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer body.Close()
-	file, err := io.ReadAll(body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := prompt.ReadBytes(file)
-	if err != nil || p.Card.Kind != prompt.Concept || p.Card.Token != "<concept>" || p.CheckBundle(b.Digest) != nil {
-		t.Errorf("card %+v: %v", p.Card, err)
+	_, p := stored(t, s, "mug")
+	if p.Card.Kind != prompt.Concept || p.Card.Token != "<concept>" || p.CheckBundle(b.Digest) != nil {
+		t.Errorf("card %+v", p.Card)
 	}
 
 	sp.Bundle = "starter"

@@ -166,6 +166,29 @@ func wait(t *testing.T, s *Service, id string) storage.Run {
 	return storage.Run{}
 }
 
+// stored reads the prompt that a run stored under a name, and its row.
+func stored(t *testing.T, s *Service, name string) (storage.Prompt, *prompt.Prompt) {
+	t.Helper()
+	row, err := s.Catalog.Prompt(t.Context(), name, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _, err := s.Objects.Get(t.Context(), row.Object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	b, err := io.ReadAll(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := prompt.ReadBytes(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return row, p
+}
+
 func TestARunEndsInAPrompt(t *testing.T) {
 	s := newService(t)
 	s.SliceSteps = 2
@@ -183,23 +206,7 @@ func TestARunEndsInAPrompt(t *testing.T) {
 	if m.ZeroShot == nil || m.Tuned == nil || m.Tuned.Novel == nil || m.Tuned.HarmonicMean == nil || m.Tuned.Images == 0 {
 		t.Fatalf("metrics %s", r.Metrics)
 	}
-	row, err := s.Catalog.Prompt(t.Context(), "p", 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, _, err := s.Objects.Get(t.Context(), row.Object)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer body.Close()
-	b, err := io.ReadAll(body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := prompt.ReadBytes(b)
-	if err != nil {
-		t.Fatal(err)
-	}
+	row, p := stored(t, s, "p")
 	if d, _ := p.Digest(); d != row.Digest || p.Card.Dataset.Version == "" || p.Card.Metrics.Tuned.Accuracy != m.Tuned.Accuracy || len(p.Card.Classes) != 6 {
 		t.Errorf("card %+v", p.Card)
 	}
