@@ -98,15 +98,6 @@ func (c *folding) numbers(i int) ([]int64, []int64, bool) {
 	return n, shape, ok
 }
 
-// strides are how far apart in row-major order neighbours along each axis lie.
-func strides(shape []int64) []int64 {
-	out, step := make([]int64, len(shape)), int64(1)
-	for i, n := range slices.Backward(shape) {
-		out[i], step = step, step*n
-	}
-	return out
-}
-
 // build makes the output by its coordinates.
 func (c *folding) build(at func(index []int64) (Dim, bool)) []Dim {
 	out, index := make([]Dim, 0, Count(c.shape)), make([]int64, len(c.shape))

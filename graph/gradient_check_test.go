@@ -187,7 +187,7 @@ type objective struct {
 	weights []*graph.Tensor
 }
 
-func (f objective) compare(name string, d interp.Array, r *rand.Rand) error {
+func (f objective) compare(name string, d graph.Array, r *rand.Rand) error {
 	x := f.in[name]
 	if got := fmt.Sprint(d.Dims); got != fmt.Sprint(x.Dims) {
 		return fmt.Errorf("it has dims %s, the input %v", got, x.Dims)

@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/foretoken/foretoken/graph"
-	"github.com/foretoken/foretoken/graph/interp"
 	"github.com/foretoken/foretoken/internal/errs"
 	"github.com/foretoken/foretoken/internal/rng"
 )
@@ -146,8 +145,8 @@ func behind(t *testing.T, first, ids *graph.Tensor) *graph.Tensor {
 }
 
 // tail leaves the last n places of [B,S,V].
-func tail(a interp.Array, n int) interp.Array {
-	out := interp.Array{Type: a.Type, Dims: []int{a.Dims[0], n, a.Dims[2]}}
+func tail(a graph.Array, n int) graph.Array {
+	out := graph.Array{Type: a.Type, Dims: []int{a.Dims[0], n, a.Dims[2]}}
 	for row := range a.Dims[0] {
 		end := (row + 1) * a.Dims[1] * a.Dims[2]
 		out.Data = append(out.Data, a.Data[end-n*a.Dims[2]:end]...)
@@ -264,7 +263,7 @@ func TestKeysAndValuesOfWordsAreTheWords(t *testing.T) {
 	}
 }
 
-func tensorOf(a interp.Array) *graph.Tensor {
+func tensorOf(a graph.Array) *graph.Tensor {
 	dims, data := make([]int64, len(a.Dims)), make([]float32, len(a.Data))
 	for i, d := range a.Dims {
 		dims[i] = int64(d)
@@ -276,7 +275,7 @@ func tensorOf(a interp.Array) *graph.Tensor {
 }
 
 // nearArrays is equalArrays for what went through float32 on the way.
-func nearArrays(t *testing.T, name string, got, want interp.Array) {
+func nearArrays(t *testing.T, name string, got, want graph.Array) {
 	t.Helper()
 	if fmt.Sprint(got.Dims) != fmt.Sprint(want.Dims) {
 		t.Fatalf("%s has dims %v, want %v", name, got.Dims, want.Dims)

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/foretoken/foretoken/graph"
-	"github.com/foretoken/foretoken/graph/interp"
 	"github.com/foretoken/foretoken/internal/errs"
 )
 
@@ -163,10 +162,10 @@ func TestLearnedRowsOfTheTokenTable(t *testing.T) {
 }
 
 // equalRow compares one row of two outputs [B,P].
-func equalRow(t *testing.T, got, want interp.Array, row int) {
+func equalRow(t *testing.T, got, want graph.Array, row int) {
 	t.Helper()
-	pick := func(a interp.Array) interp.Array {
-		return interp.Array{Type: a.Type, Dims: a.Dims[1:], Data: a.Data[row*a.Dims[1] : (row+1)*a.Dims[1]]}
+	pick := func(a graph.Array) graph.Array {
+		return graph.Array{Type: a.Type, Dims: a.Dims[1:], Data: a.Data[row*a.Dims[1] : (row+1)*a.Dims[1]]}
 	}
 	equalArrays(t, fmt.Sprintf("row %d", row), pick(got), pick(want))
 }

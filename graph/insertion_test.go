@@ -263,7 +263,7 @@ func equalGradients(t *testing.T, got, want *graph.Graph, in map[string]*graph.T
 	}
 }
 
-func runBoth(t *testing.T, g *graph.Graph, in map[string]*graph.Tensor, l learned) map[string]interp.Array {
+func runBoth(t *testing.T, g *graph.Graph, in map[string]*graph.Tensor, l learned) map[string]graph.Array {
 	t.Helper()
 	g = g.Clone()
 	err := g.Build(func(b *graph.Builder) {
@@ -282,7 +282,7 @@ func runBoth(t *testing.T, g *graph.Graph, in map[string]*graph.Tensor, l learne
 	return run(t, g, in)
 }
 
-func run(t *testing.T, g *graph.Graph, in map[string]*graph.Tensor) map[string]interp.Array {
+func run(t *testing.T, g *graph.Graph, in map[string]*graph.Tensor) map[string]graph.Array {
 	t.Helper()
 	out, err := interp.RunExact(g, in)
 	if err != nil {
@@ -291,7 +291,7 @@ func run(t *testing.T, g *graph.Graph, in map[string]*graph.Tensor) map[string]i
 	return out
 }
 
-func equalArrays(t *testing.T, name string, got, want interp.Array) {
+func equalArrays(t *testing.T, name string, got, want graph.Array) {
 	t.Helper()
 	if fmt.Sprint(got.Dims) != fmt.Sprint(want.Dims) {
 		t.Fatalf("%s has dims %v, want %v", name, got.Dims, want.Dims)

@@ -133,8 +133,8 @@ func (t *Tensor) Rows(start, end int64) *Tensor {
 }
 
 // Count multiplies dims; 1 for none.
-func Count(dims []int64) int64 {
-	n := int64(1)
+func Count[T int | int64](dims []T) T {
+	n := T(1)
 	for _, d := range dims {
 		n *= d
 	}

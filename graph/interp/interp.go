@@ -1,6 +1,6 @@
-// Package interp evaluates graphs in plain Go, one operator after the other, in the order
-// and with the words of the ONNX specification. It is the oracle that the gradient
-// rows and other engines are checked against; it prefers being readable to being fast.
+// Package interp evaluates graphs in plain Go: one node after the other, each by its operator's kernel
+// ([graph.Evaluate]), and of an If the branch that its condition takes. It is the oracle that rules for
+// shapes, gradients and other engines are checked against; it prefers being readable to being fast.
 package interp
 
 import (
@@ -19,20 +19,20 @@ func Run(g *graph.Graph, inputs map[string]*graph.Tensor) (map[string]*graph.Ten
 	}
 	out := map[string]*graph.Tensor{}
 	for name, a := range exact {
-		out[name] = a.tensor()
+		out[name] = a.Tensor()
 	}
 	return out, nil
 }
 
 // RunExact is [Run] without the rounding.
-func RunExact(g *graph.Graph, inputs map[string]*graph.Tensor) (out map[string]Array, err error) {
-	env := map[*graph.Value]Array{}
+func RunExact(g *graph.Graph, inputs map[string]*graph.Tensor) (out map[string]graph.Array, err error) {
+	env := map[*graph.Value]graph.Array{}
 	for _, v := range g.Inputs {
 		t := inputs[v.Name]
 		if t == nil {
 			return nil, errs.New(errs.Invalid, "input %q is missing", v.Name)
 		}
-		if env[v], err = FromTensor(t); err != nil {
+		if env[v], err = graph.ArrayOf(t); err != nil {
 			return nil, fmt.Errorf("input %q: %w", v.Name, err)
 		}
 	}
@@ -41,7 +41,7 @@ func RunExact(g *graph.Graph, inputs map[string]*graph.Tensor) (out map[string]A
 			return nil, fmt.Errorf("node %q (%s): %w", n.Name, n.Op, err)
 		}
 	}
-	out = map[string]Array{}
+	out = map[string]graph.Array{}
 	for _, v := range g.Outputs {
 		a, err := lookup(v, env)
 		if err != nil {
@@ -52,20 +52,23 @@ func RunExact(g *graph.Graph, inputs map[string]*graph.Tensor) (out map[string]A
 	return out, nil
 }
 
-func lookup(v *graph.Value, env map[*graph.Value]Array) (Array, error) {
+func lookup(v *graph.Value, env map[*graph.Value]graph.Array) (graph.Array, error) {
 	if a, ok := env[v]; ok {
 		return a, nil
 	}
-	a, err := FromTensor(v.Const)
+	if v.Const == nil {
+		return graph.Array{}, errs.New(errs.Invalid, "value %q is read and nothing defines it", v.Name)
+	}
+	a, err := graph.ArrayOf(v.Const)
 	if err != nil {
-		return Array{}, fmt.Errorf("constant %q: %w", v.Name, err)
+		return graph.Array{}, fmt.Errorf("constant %q: %w", v.Name, err)
 	}
 	env[v] = a
 	return a, nil
 }
 
 // choose evaluates an If by the branch that its condition takes.
-func choose(n *graph.Node, env map[*graph.Value]Array) error {
+func choose(n *graph.Node, env map[*graph.Value]graph.Array) error {
 	condition, err := lookup(n.Inputs[0], env)
 	if err != nil {
 		return err
@@ -94,76 +97,28 @@ func choose(n *graph.Node, env map[*graph.Value]Array) error {
 	return nil
 }
 
-// step evaluates one node. Kernels signal a bad operand by panicking with a string.
-func step(n *graph.Node, env map[*graph.Value]Array) (err error) {
+// step evaluates one node.
+func step(n *graph.Node, env map[*graph.Value]graph.Array) (err error) {
 	if n.Op == "If" && n.Domain == "" {
 		return choose(n, env)
 	}
-	kernel := kernels[n.Op]
-	if of := graph.Pointwise(n.Op); of != nil {
-		kernel = unary(of)
-	}
-	if kernel == nil || n.Domain != "" {
-		return errs.New(errs.Unsupported, "the interpreter has no kernel for it")
-	}
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%v", p)
-		}
-	}()
-	c := &call{n: n, in: make([]Array, len(n.Inputs))}
+	in := make([]graph.Array, len(n.Inputs))
 	for i, v := range n.Inputs {
 		if v == nil {
 			continue
 		}
-		if c.in[i], err = lookup(v, env); err != nil {
+		if in[i], err = lookup(v, env); err != nil {
 			return err
 		}
 	}
-	results := kernel(c)
+	out, err := graph.Evaluate(n, in)
+	if err != nil {
+		return err
+	}
 	for i, v := range n.Outputs {
 		if v != nil {
-			env[v] = results[i]
+			env[v] = out[i]
 		}
 	}
 	return nil
-}
-
-// call is one evaluation of a node.
-type call struct {
-	n  *graph.Node
-	in []Array
-}
-
-// has says whether optional input i is given.
-func (c *call) has(i int) bool { return c.n.Input(i) != nil }
-
-// ints reads input i as integers, def when it is left out.
-func (c *call) ints(i int, def []int) []int {
-	if !c.has(i) {
-		return def
-	}
-	out := make([]int, len(c.in[i].Data))
-	for j, x := range c.in[i].Data {
-		out[j] = int(max(-1<<62, min(1<<62, x))) // "to the end" is written as the largest integer
-	}
-	return out
-}
-
-// axis brings an attribute into [0, rank).
-func (c *call) axis(name string, def int64, rank int) int {
-	a := int(c.n.Int(name, def))
-	if a < 0 {
-		a += rank
-	}
-	return a
-}
-
-// attrInts reads an attribute as ints.
-func (c *call) attrInts(name string) []int {
-	var out []int
-	for _, v := range c.n.Ints(name) {
-		out = append(out, int(v))
-	}
-	return out
 }

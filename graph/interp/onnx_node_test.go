@@ -161,8 +161,8 @@ func runNode(name string, model, data []byte) (string, error) {
 
 // unrounded is x where w is x rounded, and held to what w's type can hold; else it is w in floats.
 func unrounded(x, w *graph.Tensor) (*graph.Tensor, error) {
-	a, err1 := interp.FromTensor(x)
-	b, err2 := interp.FromTensor(w)
+	a, err1 := graph.ArrayOf(x)
+	b, err2 := graph.ArrayOf(w)
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
 	}
@@ -217,8 +217,8 @@ func same(got, want *graph.Tensor, inferred graph.Shape, relative float64) error
 	if inferred != nil && len(inferred) != len(want.Dims) {
 		return fmt.Errorf("its shape was inferred as %s, it is %v", inferred, want.Dims)
 	}
-	g, err1 := interp.FromTensor(got)
-	w, err2 := interp.FromTensor(want)
+	g, err1 := graph.ArrayOf(got)
+	w, err2 := graph.ArrayOf(want)
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}

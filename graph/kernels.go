@@ -1,76 +1,73 @@
-package interp
+package graph
 
 import (
-	"fmt"
 	"math"
 	"slices"
-
-	"github.com/foretoken/foretoken/graph"
 )
 
-// kernels evaluates each operator that is not on each element by itself ([graph.Pointwise]): all of a node's outputs from its
+// kernels evaluates each operator that is not on each element by itself ([Pointwise]): all of a node's outputs from its
 // inputs.
-var kernels map[string]func(c *call) []Array
+var kernels map[string]func(c *computation) []Array
 
 func init() {
-	kernels = map[string]func(c *call) []Array{
-		"Add": binary(func(x, y float64) float64 { return x + y }),
-		"Sub": binary(func(x, y float64) float64 { return x - y }),
-		"Mul": binary(func(x, y float64) float64 { return x * y }),
-		"Div": divide,
-		"Mod": mod,
-		"Pow": binary(math.Pow),
-		"Max": fold(math.Max), "Min": fold(math.Min),
-		"Sum": fold(func(x, y float64) float64 { return x + y }),
-		"Mean": func(c *call) []Array {
-			sum := fold(func(x, y float64) float64 { return x + y })(c)[0]
+	kernels = map[string]func(c *computation) []Array{
+		"Add": binaryKernel(func(x, y float64) float64 { return x + y }),
+		"Sub": binaryKernel(func(x, y float64) float64 { return x - y }),
+		"Mul": binaryKernel(func(x, y float64) float64 { return x * y }),
+		"Div": divKernel,
+		"Mod": modKernel,
+		"Pow": binaryKernel(math.Pow),
+		"Max": foldKernel(math.Max), "Min": foldKernel(math.Min),
+		"Sum": foldKernel(func(x, y float64) float64 { return x + y }),
+		"Mean": func(c *computation) []Array {
+			sum := foldKernel(func(x, y float64) float64 { return x + y })(c)[0]
 			return one(apply(sum, func(x float64) float64 { return x / float64(len(c.in)) }))
 		},
-		"Equal":          comparison(func(x, y float64) bool { return x == y }),
-		"Less":           comparison(func(x, y float64) bool { return x < y }),
-		"Greater":        comparison(func(x, y float64) bool { return x > y }),
-		"LessOrEqual":    comparison(func(x, y float64) bool { return x <= y }),
-		"GreaterOrEqual": comparison(func(x, y float64) bool { return x >= y }),
-		"And":            comparison(func(x, y float64) bool { return x != 0 && y != 0 }),
-		"Or":             comparison(func(x, y float64) bool { return x != 0 || y != 0 }),
-		"Xor":            comparison(func(x, y float64) bool { return (x != 0) != (y != 0) }),
-		"Not":            test(func(x float64) bool { return x == 0 }),
-		"IsNaN":          test(math.IsNaN),
-		"IsInf":          isInf,
-		"Gelu":           gelu,
-		"QuantizeLinear": quantize, "DynamicQuantizeLinear": quantizeRange,
-		"Identity": func(c *call) []Array { return one(c.in[0]) },
-		"Cast":     cast,
-		"Where":    where,
-		"Clip":     clip,
-		"MatMul":   func(c *call) []Array { return one(matmul(c.in[0], c.in[1])) },
-		"Gemm":     gemm,
-		"Conv":     convolve, "ConvTranspose": transposedConvolve,
-		"Softmax": softmax, "LogSoftmax": func(c *call) []Array {
-			return one(apply(softmax(c)[0], math.Log))
+		"Equal":          comparisonKernel(func(x, y float64) bool { return x == y }),
+		"Less":           comparisonKernel(func(x, y float64) bool { return x < y }),
+		"Greater":        comparisonKernel(func(x, y float64) bool { return x > y }),
+		"LessOrEqual":    comparisonKernel(func(x, y float64) bool { return x <= y }),
+		"GreaterOrEqual": comparisonKernel(func(x, y float64) bool { return x >= y }),
+		"And":            comparisonKernel(func(x, y float64) bool { return x != 0 && y != 0 }),
+		"Or":             comparisonKernel(func(x, y float64) bool { return x != 0 || y != 0 }),
+		"Xor":            comparisonKernel(func(x, y float64) bool { return (x != 0) != (y != 0) }),
+		"Not":            testKernel(func(x float64) bool { return x == 0 }),
+		"IsNaN":          testKernel(math.IsNaN),
+		"IsInf":          isInfKernel,
+		"Gelu":           geluKernel,
+		"QuantizeLinear": quantizeLinearKernel, "DynamicQuantizeLinear": dynamicQuantizeLinearKernel,
+		"Identity": func(c *computation) []Array { return one(c.in[0]) },
+		"Cast":     castKernel,
+		"Where":    whereKernel,
+		"Clip":     clipKernel,
+		"MatMul":   func(c *computation) []Array { return one(matmul(c.in[0], c.in[1])) },
+		"Gemm":     gemmKernel,
+		"Conv":     convKernel, "ConvTranspose": convTransposeKernel,
+		"Softmax": softmaxKernel, "LogSoftmax": func(c *computation) []Array {
+			return one(apply(softmaxKernel(c)[0], math.Log))
 		},
-		"LayerNormalization": layerNorm, "BatchNormalization": batchNorm,
-		"GlobalAveragePool": globalAverage, "MaxPool": maxPool, "AveragePool": averagePool,
-		"ReduceSum":       reduce(0, func(acc, x float64) float64 { return acc + x }, nil),
-		"ReduceMean":      reduce(0, func(acc, x float64) float64 { return acc + x }, func(acc float64, n int) float64 { return acc / float64(n) }),
-		"ReduceMax":       reduce(math.Inf(-1), math.Max, nil),
-		"ReduceMin":       reduce(math.Inf(1), math.Min, nil),
-		"ReduceProd":      reduce(1, func(acc, x float64) float64 { return acc * x }, nil),
-		"ReduceL1":        reduce(0, func(acc, x float64) float64 { return acc + math.Abs(x) }, nil),
-		"ReduceSumSquare": reduce(0, func(acc, x float64) float64 { return acc + x*x }, nil),
-		"ReduceL2":        reduce(0, func(acc, x float64) float64 { return acc + x*x }, func(acc float64, _ int) float64 { return math.Sqrt(acc) }),
-		"ReduceLogSum":    reduce(0, func(acc, x float64) float64 { return acc + x }, func(acc float64, _ int) float64 { return math.Log(acc) }),
-		"ReduceLogSumExp": reduce(0, func(acc, x float64) float64 { return acc + math.Exp(x) }, func(acc float64, _ int) float64 { return math.Log(acc) }),
-		"Reshape":         reshape, "Flatten": flatten, "Squeeze": squeeze, "Unsqueeze": unsqueeze,
-		"Transpose": transpose, "Concat": concat, "Split": split, "Slice": slice, "Pad": pad,
-		"Expand": func(c *call) []Array { return one(c.in[0].expand(broadcast(c.in[0].Dims, c.ints(1, nil)))) },
-		"Tile":   tile, "Shape": shape, "ConstantOfShape": constantOfShape, "Range": arange,
-		"Size":   func(c *call) []Array { return one(Array{graph.Int64, []int{}, []float64{float64(len(c.in[0].Data))}}) },
-		"Resize": resize, "Einsum": einsum,
-		"Trilu": trilu, "Gather": gather, "GatherND": gatherND, "GatherElements": gatherElements,
-		"ScatterND": scatterND, "ScatterElements": scatterElements,
-		"ArgMax": argExtreme(func(x, best float64) bool { return x > best }), "ArgMin": argExtreme(func(x, best float64) bool { return x < best }),
-		"CumSum": cumSum, "OneHot": oneHot, "NonZero": nonZero, "TopK": topK,
+		"LayerNormalization": layerNormKernel, "BatchNormalization": batchNormKernel,
+		"GlobalAveragePool": globalAveragePoolKernel, "MaxPool": maxPoolKernel, "AveragePool": averagePoolKernel,
+		"ReduceSum":       reduceKernel(0, func(acc, x float64) float64 { return acc + x }, nil),
+		"ReduceMean":      reduceKernel(0, func(acc, x float64) float64 { return acc + x }, func(acc float64, n int) float64 { return acc / float64(n) }),
+		"ReduceMax":       reduceKernel(math.Inf(-1), math.Max, nil),
+		"ReduceMin":       reduceKernel(math.Inf(1), math.Min, nil),
+		"ReduceProd":      reduceKernel(1, func(acc, x float64) float64 { return acc * x }, nil),
+		"ReduceL1":        reduceKernel(0, func(acc, x float64) float64 { return acc + math.Abs(x) }, nil),
+		"ReduceSumSquare": reduceKernel(0, func(acc, x float64) float64 { return acc + x*x }, nil),
+		"ReduceL2":        reduceKernel(0, func(acc, x float64) float64 { return acc + x*x }, func(acc float64, _ int) float64 { return math.Sqrt(acc) }),
+		"ReduceLogSum":    reduceKernel(0, func(acc, x float64) float64 { return acc + x }, func(acc float64, _ int) float64 { return math.Log(acc) }),
+		"ReduceLogSumExp": reduceKernel(0, func(acc, x float64) float64 { return acc + math.Exp(x) }, func(acc float64, _ int) float64 { return math.Log(acc) }),
+		"Reshape":         reshapeKernel, "Flatten": flattenKernel, "Squeeze": squeezeKernel, "Unsqueeze": unsqueezeKernel,
+		"Transpose": transposeKernel, "Concat": concatKernel, "Split": splitKernel, "Slice": sliceKernel, "Pad": padKernel,
+		"Expand": func(c *computation) []Array { return one(c.in[0].expand(broadcast(c.in[0].Dims, c.ints(1, nil)))) },
+		"Tile":   tileKernel, "Shape": shapeKernel, "ConstantOfShape": constantOfShapeKernel, "Range": rangeKernel,
+		"Size":   func(c *computation) []Array { return one(Array{Int64, []int{}, []float64{float64(len(c.in[0].Data))}}) },
+		"Resize": resizeKernel, "Einsum": einsumKernel,
+		"Trilu": triluKernel, "Gather": gatherKernel, "GatherND": gatherNDKernel, "GatherElements": gatherElementsKernel,
+		"ScatterND": scatterNDKernel, "ScatterElements": scatterElementsKernel,
+		"ArgMax": argKernel(func(x, best float64) bool { return x > best }), "ArgMin": argKernel(func(x, best float64) bool { return x < best }),
+		"CumSum": cumSumKernel, "OneHot": oneHotKernel, "NonZero": nonZeroKernel, "TopK": topKKernel,
 	}
 }
 
@@ -84,23 +81,16 @@ func apply(a Array, f func(float64) float64) Array {
 	return out
 }
 
-func unary(f func(float64) float64) func(*call) []Array {
-	return func(c *call) []Array { return one(apply(c.in[0], f)) }
+func pointwiseKernel(f func(float64) float64) func(*computation) []Array {
+	return func(c *computation) []Array { return one(apply(c.in[0], f)) }
 }
 
-func test(f func(float64) bool) func(*call) []Array {
-	return func(c *call) []Array {
-		out := apply(c.in[0], func(x float64) float64 { return truth(f(x)) })
-		out.Type = graph.Bool
+func testKernel(f func(float64) bool) func(*computation) []Array {
+	return func(c *computation) []Array {
+		out := apply(c.in[0], func(x float64) float64 { return float64(flag(f(x))) })
+		out.Type = Bool
 		return one(out)
 	}
-}
-
-func truth(b bool) float64 {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 func pair(a, b Array, f func(x, y float64) float64) Array {
@@ -113,12 +103,12 @@ func pair(a, b Array, f func(x, y float64) float64) Array {
 	return out
 }
 
-func binary(f func(x, y float64) float64) func(*call) []Array {
-	return func(c *call) []Array { return one(pair(c.in[0], c.in[1], f)) }
+func binaryKernel(f func(x, y float64) float64) func(*computation) []Array {
+	return func(c *computation) []Array { return one(pair(c.in[0], c.in[1], f)) }
 }
 
-func fold(f func(x, y float64) float64) func(*call) []Array {
-	return func(c *call) []Array {
+func foldKernel(f func(x, y float64) float64) func(*computation) []Array {
+	return func(c *computation) []Array {
 		acc := c.in[0]
 		for _, a := range c.in[1:] {
 			acc = pair(acc, a, f)
@@ -127,24 +117,24 @@ func fold(f func(x, y float64) float64) func(*call) []Array {
 	}
 }
 
-func comparison(f func(x, y float64) bool) func(*call) []Array {
-	return func(c *call) []Array {
-		out := pair(c.in[0], c.in[1], func(x, y float64) float64 { return truth(f(x, y)) })
-		out.Type = graph.Bool
+func comparisonKernel(f func(x, y float64) bool) func(*computation) []Array {
+	return func(c *computation) []Array {
+		out := pair(c.in[0], c.in[1], func(x, y float64) float64 { return float64(flag(f(x, y))) })
+		out.Type = Bool
 		return one(out)
 	}
 }
 
-// divide truncates integers, as the specification has it.
-func divide(c *call) []Array {
+// divKernel truncates integers, as the specification has it.
+func divKernel(c *computation) []Array {
 	if c.in[0].Type.IsFloat() {
 		return one(pair(c.in[0], c.in[1], func(x, y float64) float64 { return x / y }))
 	}
 	return one(pair(c.in[0], c.in[1], func(x, y float64) float64 { return math.Trunc(x / y) }))
 }
 
-// mod takes the divisor's sign, with fmod the dividend's.
-func mod(c *call) []Array {
+// modKernel takes the divisor's sign, with fmod the dividend's.
+func modKernel(c *computation) []Array {
 	return one(pair(c.in[0], c.in[1], func(x, y float64) float64 {
 		r := math.Mod(x, y)
 		if c.n.Int("fmod", 0) == 0 && r != 0 && (r < 0) != (y < 0) {
@@ -154,12 +144,12 @@ func mod(c *call) []Array {
 	}))
 }
 
-func isInf(c *call) []Array {
+func isInfKernel(c *computation) []Array {
 	negative, positive := c.n.Int("detect_negative", 1) != 0, c.n.Int("detect_positive", 1) != 0
-	return test(func(x float64) bool { return negative && math.IsInf(x, -1) || positive && math.IsInf(x, 1) })(c)
+	return testKernel(func(x float64) bool { return negative && math.IsInf(x, -1) || positive && math.IsInf(x, 1) })(c)
 }
 
-func gelu(c *call) []Array {
+func geluKernel(c *computation) []Array {
 	if c.n.Str("approximate", "none") == "tanh" {
 		return one(apply(c.in[0], func(x float64) float64 {
 			return x / 2 * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(x+0.044715*x*x*x)))
@@ -168,12 +158,12 @@ func gelu(c *call) []Array {
 	return one(apply(c.in[0], func(x float64) float64 { return x / 2 * (1 + math.Erf(x/math.Sqrt2)) }))
 }
 
-func cast(c *call) []Array {
-	to := graph.DataType(c.n.Int("to", 0))
+func castKernel(c *computation) []Array {
+	to := DataType(c.n.Int("to", 0))
 	out := apply(c.in[0], func(x float64) float64 {
 		switch {
-		case to == graph.Bool:
-			return truth(x != 0)
+		case to == Bool:
+			return float64(flag(x != 0))
 		case !to.IsFloat():
 			return math.Trunc(x)
 		}
@@ -183,7 +173,7 @@ func cast(c *call) []Array {
 	return one(out)
 }
 
-func where(c *call) []Array {
+func whereKernel(c *computation) []Array {
 	dims := broadcast(c.in[0].Dims, c.in[1].Dims, c.in[2].Dims)
 	cond, x, y := c.in[0].expand(dims), c.in[1].expand(dims), c.in[2].expand(dims)
 	out := zeros(x.Type, dims...)
@@ -195,7 +185,7 @@ func where(c *call) []Array {
 	return one(out)
 }
 
-func clip(c *call) []Array {
+func clipKernel(c *computation) []Array {
 	low, high := math.Inf(-1), math.Inf(1)
 	if c.has(1) {
 		low = c.in[1].Data[0]
@@ -210,7 +200,7 @@ func clip(c *call) []Array {
 func matmul(a, b Array) Array {
 	switch {
 	case len(a.Dims) == 0 || len(b.Dims) == 0:
-		panic(fmt.Sprintf("matmul of %v and %v", a.Dims, b.Dims))
+		panic(unfit("matmul of %v and %v", a.Dims, b.Dims))
 	case len(a.Dims) == 1:
 		out := matmul(a.reshaped(1, a.Dims[0]), b)
 		at := len(out.Dims) - min(2, len(b.Dims))
@@ -222,7 +212,7 @@ func matmul(a, b Array) Array {
 	n, k := a.Dims[len(a.Dims)-2], a.Dims[len(a.Dims)-1]
 	m := b.Dims[len(b.Dims)-1]
 	if b.Dims[len(b.Dims)-2] != k {
-		panic(fmt.Sprintf("matmul of %v and %v", a.Dims, b.Dims))
+		panic(unfit("matmul of %v and %v", a.Dims, b.Dims))
 	}
 	lead := broadcast(a.Dims[:len(a.Dims)-2], b.Dims[:len(b.Dims)-2])
 	a = a.expand(append(slices.Clone(lead), n, k))
@@ -231,7 +221,7 @@ func matmul(a, b Array) Array {
 		b = b.expand(append(slices.Clone(lead), k, m))
 	}
 	out := zeros(a.Type, append(slices.Clone(lead), n, m)...)
-	for batch := range count(lead) {
+	for batch := range Count(lead) {
 		right := b.Data
 		if !single {
 			right = b.Data[batch*k*m:]
@@ -249,7 +239,7 @@ func matmul(a, b Array) Array {
 	return out
 }
 
-func gemm(c *call) []Array {
+func gemmKernel(c *computation) []Array {
 	a, b := c.in[0], c.in[1]
 	if c.n.Int("transA", 0) != 0 {
 		a = a.transpose([]int{1, 0})
@@ -265,15 +255,15 @@ func gemm(c *call) []Array {
 	return one(out)
 }
 
-// window is the geometry of a convolution over any number of axes.
-type window struct {
+// geometry is how a convolution moves its kernel over any number of axes.
+type geometry struct {
 	kernel, stride, dilate, pad []int
 	group                       int
 }
 
-// window reads the geometry of a node that moves a kernel over spatial axes.
-func (c *call) window(kernel, spatial []int) window {
-	w := window{kernel: kernel, stride: c.attrInts("strides"), dilate: c.attrInts("dilations"), pad: c.attrInts("pads"), group: int(c.n.Int("group", 1))}
+// geometry reads how a node moves a kernel over spatial axes.
+func (c *computation) geometry(kernel, spatial []int) geometry {
+	w := geometry{kernel: kernel, stride: c.attrInts("strides"), dilate: c.attrInts("dilations"), pad: c.attrInts("pads"), group: int(c.n.Int("group", 1))}
 	ones := slices.Repeat([]int{1}, len(w.kernel))
 	if w.stride == nil {
 		w.stride = ones
@@ -293,7 +283,7 @@ func (c *call) window(kernel, spatial []int) window {
 
 // padSame pads so that an axis shrinks by its stride alone; an odd row goes to the end, or
 // to the front.
-func (w *window) padSame(spatial []int, front bool) {
+func (w *geometry) padSame(spatial []int, front bool) {
 	for i, n := range spatial {
 		out := (n + w.stride[i] - 1) / w.stride[i]
 		total := max(0, (out-1)*w.stride[i]+w.dilate[i]*(w.kernel[i]-1)+1-n)
@@ -305,7 +295,7 @@ func (w *window) padSame(spatial []int, front bool) {
 }
 
 // extents are the numbers of places that the kernel takes along each axis.
-func (w window) extents(spatial []int, roundUp bool) []int {
+func (w geometry) extents(spatial []int, roundUp bool) []int {
 	out := make([]int, len(spatial))
 	for i, n := range spatial {
 		free := n + w.pad[i] + w.pad[len(spatial)+i] - w.dilate[i]*(w.kernel[i]-1) - 1
@@ -318,7 +308,7 @@ func (w window) extents(spatial []int, roundUp bool) []int {
 }
 
 // source is where tap k of the kernel reads, for output position o.
-func (w window) source(o, k []int) []int {
+func (w geometry) source(o, k []int) []int {
 	at := make([]int, len(o))
 	for i := range o {
 		at[i] = o[i]*w.stride[i] + k[i]*w.dilate[i] - w.pad[i]
@@ -337,25 +327,25 @@ func offset(at, dims []int) (int, bool) {
 	return k, true
 }
 
-func convolve(c *call) []Array {
+func convKernel(c *computation) []Array {
 	x, weight := c.in[0], c.in[1]
 	spatial := x.Dims[2:]
-	w := c.window(weight.Dims[2:], spatial)
+	w := c.geometry(weight.Dims[2:], spatial)
 	outDims := w.extents(spatial, false)
 	outs, perGroup := weight.Dims[0], weight.Dims[1]
 	out := zeros(x.Type, append([]int{x.Dims[0], outs}, outDims...)...)
-	area, outArea, taps := count(spatial), count(outDims), count(w.kernel)
+	area, outArea, taps := Count(spatial), Count(outDims), Count(w.kernel)
 	for b := range x.Dims[0] {
 		for o := range outs {
 			group := o / (outs / w.group)
 			pos := 0
-			each(outDims, func(at []int) {
+			eachIndex(outDims, func(at []int) {
 				sum := 0.0
 				if c.has(2) {
 					sum = c.in[2].Data[o]
 				}
 				tap := 0
-				each(w.kernel, func(k []int) {
+				eachIndex(w.kernel, func(k []int) {
 					if from, ok := offset(w.source(at, k), spatial); ok {
 						for ch := range perGroup {
 							sum += x.Data[(b*x.Dims[1]+group*perGroup+ch)*area+from] * weight.Data[(o*perGroup+ch)*taps+tap]
@@ -371,22 +361,22 @@ func convolve(c *call) []Array {
 	return one(out)
 }
 
-// transposedConvolve scatters what convolve gathers.
-func transposedConvolve(c *call) []Array {
+// convTransposeKernel scatters what convolve gathers.
+func convTransposeKernel(c *computation) []Array {
 	x, weight := c.in[0], c.in[1]
 	spatial := x.Dims[2:]
-	w, outDims := c.transposedWindow(weight.Dims[2:], spatial)
+	w, outDims := c.transposedGeometry(weight.Dims[2:], spatial)
 	perGroup := weight.Dims[1]
 	outs := perGroup * w.group
 	out := zeros(x.Type, append([]int{x.Dims[0], outs}, outDims...)...)
-	area, outArea, taps := count(spatial), count(outDims), count(w.kernel)
+	area, outArea, taps := Count(spatial), Count(outDims), Count(w.kernel)
 	ins := x.Dims[1] / w.group
 	for b := range x.Dims[0] {
 		for ch := range x.Dims[1] {
 			group, pos := ch/ins, 0
-			each(spatial, func(at []int) {
+			eachIndex(spatial, func(at []int) {
 				value, tap := x.Data[(b*x.Dims[1]+ch)*area+pos], 0
-				each(w.kernel, func(k []int) {
+				eachIndex(w.kernel, func(k []int) {
 					if to, ok := offset(w.source(at, k), outDims); ok {
 						for o := range perGroup {
 							out.Data[(b*outs+group*perGroup+o)*outArea+to] += value * weight.Data[(ch*perGroup+o)*taps+tap]
@@ -406,10 +396,10 @@ func transposedConvolve(c *call) []Array {
 	return one(out)
 }
 
-// transposedWindow is the geometry of a ConvTranspose. Where the node says how large the
+// transposedGeometry is the geometry of a ConvTranspose. Where the node says how large the
 // output is, the padding follows from it.
-func (c *call) transposedWindow(kernel, spatial []int) (w window, out []int) {
-	w = c.window(kernel, spatial)
+func (c *computation) transposedGeometry(kernel, spatial []int) (w geometry, out []int) {
+	w = c.geometry(kernel, spatial)
 	auto, extra := c.n.Str("auto_pad", "NOTSET"), c.attrInts("output_padding")
 	if extra == nil {
 		extra = make([]int, len(spatial))
@@ -438,22 +428,22 @@ func (c *call) transposedWindow(kernel, spatial []int) (w window, out []int) {
 
 // pool gathers, channel by channel, what lies under the kernel and reduces it with f: the indices
 // of its elements in x, and how many places the kernel has there, padding included.
-func (c *call) pool(f func(under []int, taps int) float64) Array {
+func (c *computation) pool(f func(under []int, taps int) float64) Array {
 	x := c.in[0]
 	spatial := x.Dims[2:]
-	w := c.window(c.attrInts("kernel_shape"), spatial)
+	w := c.geometry(c.attrInts("kernel_shape"), spatial)
 	outDims := w.extents(spatial, c.n.Int("ceil_mode", 0) != 0)
 	out := zeros(x.Type, append(slices.Clone(x.Dims[:2]), outDims...)...)
 	padded := make([]int, len(spatial))
 	for i, n := range spatial {
 		padded[i] = n + w.pad[len(spatial)+i]
 	}
-	i, area := 0, count(spatial)
+	i, area := 0, Count(spatial)
 	for channel := range x.Dims[0] * x.Dims[1] {
-		each(outDims, func(at []int) {
+		eachIndex(outDims, func(at []int) {
 			var under []int
 			taps := 0
-			each(w.kernel, func(k []int) {
+			eachIndex(w.kernel, func(k []int) {
 				from := w.source(at, k)
 				if at, ok := offset(from, spatial); ok {
 					under = append(under, channel*area+at)
@@ -479,10 +469,10 @@ func within(at, ends []int) bool {
 	return true
 }
 
-// maxPool also tells where in x each largest element stands; places in an image may count columns first.
-func maxPool(c *call) []Array {
+// maxPoolKernel also tells where in x each largest element stands; places in an image may count columns first.
+func maxPoolKernel(c *computation) []Array {
 	x, spatial := c.in[0].Data, c.in[0].Dims[2:]
-	area := count(spatial)
+	area := Count(spatial)
 	turned := c.n.Int("storage_order", 0) != 0
 	var indices []float64
 	out := c.pool(func(under []int, _ int) float64 {
@@ -499,20 +489,20 @@ func maxPool(c *call) []Array {
 		indices = append(indices, float64(place))
 		return x[best]
 	})
-	return []Array{out, {graph.Int64, out.Dims, indices}}
+	return []Array{out, {Int64, out.Dims, indices}}
 }
 
 // columnsFirst is the number of the place k in dims when the first axis runs fastest.
 func columnsFirst(k int, dims []int) int {
 	out, step := 0, strides(dims)
-	for i, size := len(dims)-1, count(dims); i >= 0; i-- {
+	for i, size := len(dims)-1, Count(dims); i >= 0; i-- {
 		size /= dims[i]
 		out += k / step[i] % dims[i] * size
 	}
 	return out
 }
 
-func averagePool(c *call) []Array {
+func averagePoolKernel(c *computation) []Array {
 	withPadding := c.n.Int("count_include_pad", 0) != 0
 	return one(c.pool(func(under []int, taps int) float64 {
 		if !withPadding {
@@ -526,8 +516,8 @@ func averagePool(c *call) []Array {
 	}))
 }
 
-// batchNorm normalises each channel by its running mean and variance.
-func batchNorm(c *call) []Array {
+// batchNormKernel normalises each channel by its running mean and variance.
+func batchNormKernel(c *computation) []Array {
 	x := c.in[0]
 	scale, bias, mean, variance := c.in[1].Data, c.in[2].Data, c.in[3].Data, c.in[4].Data
 	epsilon := float64(c.n.Float("epsilon", 1e-5))
@@ -540,7 +530,7 @@ func batchNorm(c *call) []Array {
 	return one(out)
 }
 
-func softmax(c *call) []Array {
+func softmaxKernel(c *computation) []Array {
 	x := c.in[0]
 	outer, n, inner := x.split(c.axis("axis", -1, len(x.Dims)))
 	out := zeros(x.Type, x.Dims...)
@@ -564,16 +554,16 @@ func softmax(c *call) []Array {
 	return one(out)
 }
 
-func layerNorm(c *call) []Array {
+func layerNormKernel(c *computation) []Array {
 	x := c.in[0]
 	axis := c.axis("axis", -1, len(x.Dims))
 	epsilon := float64(c.n.Float("epsilon", 1e-5))
-	rows, n := count(x.Dims[:axis]), count(x.Dims[axis:])
+	rows, n := Count(x.Dims[:axis]), Count(x.Dims[axis:])
 	stat := slices.Clone(x.Dims)
 	for i := axis; i < len(stat); i++ {
 		stat[i] = 1
 	}
-	out, means, rs := zeros(x.Type, x.Dims...), zeros(graph.Float, stat...), zeros(graph.Float, stat...)
+	out, means, rs := zeros(x.Type, x.Dims...), zeros(Float, stat...), zeros(Float, stat...)
 	for r := range rows {
 		row := x.Data[r*n : (r+1)*n]
 		mean, variance := 0.0, 0.0
@@ -596,21 +586,21 @@ func layerNorm(c *call) []Array {
 	return []Array{out, means, rs}
 }
 
-func globalAverage(c *call) []Array {
+func globalAveragePoolKernel(c *computation) []Array {
 	x := c.in[0]
 	dims := slices.Clone(x.Dims)
 	for i := 2; i < len(dims); i++ {
 		dims[i] = 1
 	}
-	out, area := zeros(x.Type, dims...), count(x.Dims[2:])
+	out, area := zeros(x.Type, dims...), Count(x.Dims[2:])
 	for i, v := range x.Data {
 		out.Data[i/area] += v / float64(area)
 	}
 	return one(out)
 }
 
-func reduce(start float64, f func(acc, x float64) float64, end func(acc float64, n int) float64) func(*call) []Array {
-	return func(c *call) []Array {
+func reduceKernel(start float64, f func(acc, x float64) float64, end func(acc float64, n int) float64) func(*computation) []Array {
+	return func(c *computation) []Array {
 		x := c.in[0]
 		over := c.reducedAxes(len(x.Dims))
 		if over == nil {
@@ -624,12 +614,12 @@ func reduce(start float64, f func(acc, x float64) float64, end func(acc float64,
 		}
 		out := zeros(x.Type, keep...)
 		for i := range out.Data {
-			if out.Data[i] = start; x.Type == graph.Bool {
+			if out.Data[i] = start; x.Type == Bool {
 				out.Data[i] = math.Max(0, math.Min(1, start))
 			}
 		}
 		step, i := strides(keep), 0
-		each(x.Dims, func(at []int) {
+		eachIndex(x.Dims, func(at []int) {
 			to := 0
 			for j, p := range at {
 				if keep[j] != 1 {
@@ -651,7 +641,7 @@ func reduce(start float64, f func(acc, x float64) float64, end func(acc float64,
 	}
 }
 
-func (c *call) reducedAxes(rank int) []int {
+func (c *computation) reducedAxes(rank int) []int {
 	axes := c.ints(1, nil)
 	if len(axes) == 0 {
 		if c.n.Int("noop_with_empty_axes", 0) != 0 {
@@ -684,10 +674,10 @@ func dropAxes(dims, axes []int) []int {
 	return out
 }
 
-// quantize rounds x/scale to the nearest, even where two are, and cuts what the type can't hold.
-func quantize(c *call) []Array {
+// quantizeLinearKernel rounds x/scale to the nearest, even where two are, and cuts what the type can't hold.
+func quantizeLinearKernel(c *computation) []Array {
 	x, scale := c.in[0], c.in[1]
-	zero := Array{Type: graph.DataType(c.n.Int("output_dtype", int64(graph.Uint8)))}
+	zero := Array{Type: DataType(c.n.Int("output_dtype", int64(Uint8)))}
 	if c.has(2) {
 		zero = c.in[2]
 	}
@@ -706,22 +696,22 @@ func quantize(c *call) []Array {
 }
 
 // span is the lowest and the highest code of a type.
-func span(t graph.DataType) (low, high float64) {
+func span(t DataType) (low, high float64) {
 	bits := 8
 	switch t {
-	case graph.Uint16, graph.Int16:
+	case Uint16, Int16:
 		bits = 16
-	case graph.Uint4, graph.Int4:
+	case Uint4, Int4:
 		bits = 4
 	}
-	if t == graph.Int16 || t == graph.Int8 || t == graph.Int4 {
+	if t == Int16 || t == Int8 || t == Int4 {
 		return -math.Exp2(float64(bits - 1)), math.Exp2(float64(bits-1)) - 1
 	}
 	return 0, math.Exp2(float64(bits)) - 1
 }
 
-// quantizeRange quantises to bytes that span what x spans, zero included.
-func quantizeRange(c *call) []Array {
+// dynamicQuantizeLinearKernel quantises to bytes that span what x spans, zero included.
+func dynamicQuantizeLinearKernel(c *computation) []Array {
 	x := c.in[0]
 	low, high := 0.0, 0.0
 	for _, v := range x.Data {
@@ -729,17 +719,17 @@ func quantizeRange(c *call) []Array {
 	}
 	scale := (high - low) / 255
 	zero := max(0, min(255, math.RoundToEven(-low/scale)))
-	if x.Type == graph.Float {
+	if x.Type == Float {
 		scale = float64(float32(scale)) // where halves fall is decided by floats
 	}
 	codes := apply(x, func(v float64) float64 { return max(0, min(255, math.RoundToEven(float64(float32(v/scale)))+zero)) })
-	codes.Type = graph.Uint8
-	return []Array{codes, {x.Type, []int{}, []float64{scale}}, {graph.Uint8, []int{}, []float64{zero}}}
+	codes.Type = Uint8
+	return []Array{codes, {x.Type, []int{}, []float64{scale}}, {Uint8, []int{}, []float64{zero}}}
 }
 
 // scaleOf finds the scale of each element: the only one, one along an axis, or one for each block of elements
 // along it.
-func (c *call) scaleOf(x, scale Array) func(i int) int {
+func (c *computation) scaleOf(x, scale Array) func(i int) int {
 	if len(scale.Data) == 1 {
 		return func(int) int { return 0 }
 	}

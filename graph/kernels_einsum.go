@@ -1,9 +1,9 @@
-package interp
+package graph
 
 import "strings"
 
-// einsum sums the product of the operands over every label that the output lacks.
-func einsum(c *call) []Array {
+// einsumKernel sums the product of the operands over every label that the output lacks.
+func einsumKernel(c *computation) []Array {
 	left, out, explicit := strings.Cut(strings.ReplaceAll(c.n.Str("equation", ""), " ", ""), "->")
 	if !explicit {
 		out = implied(left)
@@ -30,7 +30,7 @@ func einsum(c *call) []Array {
 		step[i] = labelStrides(labels, o, c.in[i].Dims)
 	}
 	to := labelStrides(labels, out, result.Dims)
-	each(dims, func(at []int) {
+	eachIndex(dims, func(at []int) {
 		product := 1.0
 		for i := range operands {
 			product *= c.in[i].Data[dot(at, step[i])]
@@ -42,7 +42,7 @@ func einsum(c *call) []Array {
 
 // spellOut writes the ellipses of operands and output as digits, counted from the right as axes are
 // broadcast.
-func (c *call) spellOut(operands []string, out string) string {
+func (c *computation) spellOut(operands []string, out string) string {
 	const digits = "9876543210"
 	longest := ""
 	for i, o := range operands {

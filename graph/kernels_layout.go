@@ -1,15 +1,12 @@
-package interp
+package graph
 
 import (
 	"cmp"
-	"fmt"
 	"math"
 	"slices"
-
-	"github.com/foretoken/foretoken/graph"
 )
 
-func reshape(c *call) []Array {
+func reshapeKernel(c *computation) []Array {
 	x, target := c.in[0], slices.Clone(c.ints(1, nil))
 	hole, rest := -1, len(x.Data)
 	for i, d := range target {
@@ -25,22 +22,22 @@ func reshape(c *call) []Array {
 	if hole >= 0 {
 		target[hole] = rest
 	}
-	if count(target) != len(x.Data) {
-		panic(fmt.Sprintf("%v does not fit %v", x.Dims, target))
+	if Count(target) != len(x.Data) {
+		panic(unfit("%v does not fit %v", x.Dims, target))
 	}
 	return one(x.reshaped(target...))
 }
 
-func flatten(c *call) []Array {
+func flattenKernel(c *computation) []Array {
 	x := c.in[0]
 	axis := int(c.n.Int("axis", 1))
 	if axis < 0 {
 		axis += len(x.Dims)
 	}
-	return one(x.reshaped(count(x.Dims[:axis]), count(x.Dims[axis:])))
+	return one(x.reshaped(Count(x.Dims[:axis]), Count(x.Dims[axis:])))
 }
 
-func squeeze(c *call) []Array {
+func squeezeKernel(c *computation) []Array {
 	x := c.in[0]
 	axes := c.ints(1, nil)
 	if axes == nil {
@@ -53,7 +50,7 @@ func squeeze(c *call) []Array {
 	return one(x.reshaped(dropAxes(x.Dims, inRange(axes, len(x.Dims)))...))
 }
 
-func unsqueeze(c *call) []Array {
+func unsqueezeKernel(c *computation) []Array {
 	x, axes := c.in[0], c.ints(1, nil)
 	rank := len(x.Dims) + len(axes)
 	at := inRange(axes, rank)
@@ -67,7 +64,7 @@ func unsqueeze(c *call) []Array {
 	return one(x.reshaped(dims...))
 }
 
-func transpose(c *call) []Array {
+func transposeKernel(c *computation) []Array {
 	perm := c.attrInts("perm")
 	if perm == nil {
 		for i := len(c.in[0].Dims) - 1; i >= 0; i-- {
@@ -77,15 +74,15 @@ func transpose(c *call) []Array {
 	return one(c.in[0].transpose(perm))
 }
 
-func concat(c *call) []Array {
+func concatKernel(c *computation) []Array {
 	axis := c.axis("axis", 0, len(c.in[0].Dims))
 	dims := slices.Clone(c.in[0].Dims)
 	dims[axis] = 0
 	for _, a := range c.in {
 		dims[axis] += a.Dims[axis]
 	}
-	out := Array{c.in[0].Type, dims, make([]float64, 0, count(dims))}
-	for o := range count(dims[:axis]) {
+	out := Array{c.in[0].Type, dims, make([]float64, 0, Count(dims))}
+	for o := range Count(dims[:axis]) {
 		for _, a := range c.in {
 			_, n, inner := a.split(axis)
 			out.Data = append(out.Data, a.Data[o*n*inner:(o+1)*n*inner]...)
@@ -103,7 +100,7 @@ func (a Array) cut(axis, start, end, step int) Array {
 		at = append(at, i)
 	}
 	dims[axis] = len(at)
-	out := Array{a.Type, dims, make([]float64, 0, count(dims))}
+	out := Array{a.Type, dims, make([]float64, 0, Count(dims))}
 	for o := range outer {
 		for _, i := range at {
 			out.Data = append(out.Data, a.Data[(o*n+i)*inner:(o*n+i+1)*inner]...)
@@ -112,7 +109,7 @@ func (a Array) cut(axis, start, end, step int) Array {
 	return out
 }
 
-func split(c *call) []Array {
+func splitKernel(c *computation) []Array {
 	x := c.in[0]
 	axis := c.axis("axis", 0, len(x.Dims))
 	sizes := c.ints(1, nil)
@@ -132,7 +129,7 @@ func split(c *call) []Array {
 	return out
 }
 
-func slice(c *call) []Array {
+func sliceKernel(c *computation) []Array {
 	x := c.in[0]
 	starts, ends := c.ints(1, nil), c.ints(2, nil)
 	axes, steps := c.ints(3, nil), c.ints(4, nil)
@@ -162,7 +159,7 @@ func slice(c *call) []Array {
 	return one(x)
 }
 
-func pad(c *call) []Array {
+func padKernel(c *computation) []Array {
 	x, pads := c.in[0], c.ints(1, nil)
 	if mode := c.n.Str("mode", "constant"); mode != "constant" {
 		return one(x.mirrored(c.padAmounts(pads), mode))
@@ -180,7 +177,7 @@ func pad(c *call) []Array {
 		}
 	}
 	i := 0
-	each(x.Dims, func(at []int) {
+	eachIndex(x.Dims, func(at []int) {
 		to := make([]int, rank)
 		for j := range at {
 			to[j] = at[j] + pads[j]
@@ -194,7 +191,7 @@ func pad(c *call) []Array {
 }
 
 // padAmounts spreads the amounts for named axes over all.
-func (c *call) padAmounts(pads []int) []int {
+func (c *computation) padAmounts(pads []int) []int {
 	rank := len(c.in[0].Dims)
 	if !c.has(3) {
 		return pads
@@ -215,10 +212,10 @@ func (a Array) mirrored(pads []int, mode string) Array {
 		dims[i] += pads[i] + pads[rank+i]
 	}
 	out, i := zeros(a.Type, dims...), 0
-	each(dims, func(at []int) {
+	eachIndex(dims, func(at []int) {
 		from := make([]int, rank)
 		for j, n := range a.Dims {
-			from[j] = source(at[j]-pads[j], n, mode)
+			from[j] = padSource(at[j]-pads[j], n, mode)
 		}
 		k, _ := offset(from, a.Dims)
 		out.Data[i] = a.Data[k]
@@ -227,8 +224,8 @@ func (a Array) mirrored(pads []int, mode string) Array {
 	return out
 }
 
-// source is the place in [0,n) that place i, perhaps outside, takes its element from.
-func source(i, n int, mode string) int {
+// padSource is the place in [0,n) that place i, perhaps outside, takes its element from.
+func padSource(i, n int, mode string) int {
 	switch {
 	case mode == "edge", mode == "reflect" && n == 1 && i == 0:
 		return min(max(i, 0), n-1)
@@ -240,17 +237,17 @@ func source(i, n int, mode string) int {
 		}
 		return i
 	}
-	panic(fmt.Sprintf("padding mode %s of extent %d is not interpreted", mode, n))
+	panic(unfit("padding mode %s of extent %d is not interpreted", mode, n))
 }
 
-func tile(c *call) []Array {
+func tileKernel(c *computation) []Array {
 	x, repeats := c.in[0], c.ints(1, nil)
 	dims := slices.Clone(x.Dims)
 	for i := range dims {
 		dims[i] *= repeats[i]
 	}
 	out, i := zeros(x.Type, dims...), 0
-	each(dims, func(at []int) {
+	eachIndex(dims, func(at []int) {
 		from := make([]int, len(at))
 		for j := range at {
 			from[j] = at[j] % x.Dims[j]
@@ -262,7 +259,7 @@ func tile(c *call) []Array {
 	return one(out)
 }
 
-func shape(c *call) []Array {
+func shapeKernel(c *computation) []Array {
 	dims := c.in[0].Dims
 	start, end := int(c.n.Int("start", 0)), int(c.n.Int("end", int64(len(dims))))
 	if start < 0 {
@@ -273,19 +270,19 @@ func shape(c *call) []Array {
 	}
 	start, end = min(max(start, 0), len(dims)), min(max(end, 0), len(dims))
 	dims = dims[min(start, end):end]
-	out := zeros(graph.Int64, len(dims))
+	out := zeros(Int64, len(dims))
 	for i, d := range dims {
 		out.Data[i] = float64(d)
 	}
 	return one(out)
 }
 
-func constantOfShape(c *call) []Array {
-	fill := Array{Type: graph.Float, Data: []float64{0}}
-	if t, ok := c.n.Attrs["value"].Value.(*graph.Tensor); ok {
-		a, err := FromTensor(t)
+func constantOfShapeKernel(c *computation) []Array {
+	fill := Array{Type: Float, Data: []float64{0}}
+	if t, ok := c.n.Attrs["value"].Value.(*Tensor); ok {
+		a, err := ArrayOf(t)
 		if err != nil {
-			panic(err.Error())
+			panic(bail{err})
 		}
 		fill = a
 	}
@@ -296,7 +293,7 @@ func constantOfShape(c *call) []Array {
 	return one(out)
 }
 
-func arange(c *call) []Array {
+func rangeKernel(c *computation) []Array {
 	start, limit, delta := c.in[0].Data[0], c.in[1].Data[0], c.in[2].Data[0]
 	out := Array{Type: c.in[0].Type}
 	for x := start; delta > 0 && x < limit || delta < 0 && x > limit; x += delta {
@@ -306,7 +303,7 @@ func arange(c *call) []Array {
 	return one(out)
 }
 
-func trilu(c *call) []Array {
+func triluKernel(c *computation) []Array {
 	x := c.in[0]
 	k, upper := 0, c.n.Int("upper", 1) != 0
 	if c.has(1) {
@@ -314,7 +311,7 @@ func trilu(c *call) []Array {
 	}
 	rank, i := len(x.Dims), 0
 	out := zeros(x.Type, x.Dims...)
-	each(x.Dims, func(at []int) {
+	eachIndex(x.Dims, func(at []int) {
 		row, col := at[rank-2], at[rank-1]
 		if upper && col >= row+k || !upper && col <= row+k {
 			out.Data[i] = x.Data[i]
@@ -324,12 +321,12 @@ func trilu(c *call) []Array {
 	return one(out)
 }
 
-func gather(c *call) []Array {
+func gatherKernel(c *computation) []Array {
 	x, index := c.in[0], c.in[1]
 	axis := c.axis("axis", 0, len(x.Dims))
 	outer, n, inner := x.split(axis)
 	dims := append(append(slices.Clone(x.Dims[:axis]), index.Dims...), x.Dims[axis+1:]...)
-	out := Array{x.Type, dims, make([]float64, 0, count(dims))}
+	out := Array{x.Type, dims, make([]float64, 0, Count(dims))}
 	for o := range outer {
 		for _, f := range index.Data {
 			i := wrap(int(f), n)
@@ -344,17 +341,17 @@ func wrap(i, n int) int {
 		i += n
 	}
 	if i < 0 || i >= n {
-		panic(fmt.Sprintf("index %d of %d", i, n))
+		panic(unfit("index %d of %d", i, n))
 	}
 	return i
 }
 
-// places lists, for each index tuple of a *ND operator, where its slice begins and how long it is.
-func places(dims []int, index Array, batch int) (at []int, size int) {
+// sliceStarts lists, for each index tuple of a *ND operator, where its slice begins and how long it is.
+func sliceStarts(dims []int, index Array, batch int) (at []int, size int) {
 	k := index.Dims[len(index.Dims)-1]
 	step := strides(dims)
-	size = count(dims[batch+k:])
-	perBatch := count(index.Dims[batch : len(index.Dims)-1])
+	size = Count(dims[batch+k:])
+	perBatch := Count(index.Dims[batch : len(index.Dims)-1])
 	for i := 0; i < len(index.Data); i += k {
 		start := 0
 		if batch > 0 {
@@ -368,9 +365,9 @@ func places(dims []int, index Array, batch int) (at []int, size int) {
 	return at, size
 }
 
-func gatherND(c *call) []Array {
+func gatherNDKernel(c *computation) []Array {
 	x, index, batch := c.in[0], c.in[1], int(c.n.Int("batch_dims", 0))
-	at, size := places(x.Dims, index, batch)
+	at, size := sliceStarts(x.Dims, index, batch)
 	k := index.Dims[len(index.Dims)-1]
 	dims := append(slices.Clone(index.Dims[:len(index.Dims)-1]), x.Dims[batch+k:]...)
 	out := Array{Type: x.Type, Dims: dims}
@@ -380,9 +377,9 @@ func gatherND(c *call) []Array {
 	return one(out)
 }
 
-func scatterND(c *call) []Array {
+func scatterNDKernel(c *computation) []Array {
 	out := Array{c.in[0].Type, c.in[0].Dims, slices.Clone(c.in[0].Data)}
-	at, size := places(out.Dims, c.in[1], 0)
+	at, size := sliceStarts(out.Dims, c.in[1], 0)
 	f := c.reduction()
 	for i, start := range at {
 		for j := range size {
@@ -393,7 +390,7 @@ func scatterND(c *call) []Array {
 }
 
 // reduction is what a scatter makes of an element that is there and one that comes.
-func (c *call) reduction() func(old, update float64) float64 {
+func (c *computation) reduction() func(old, update float64) float64 {
 	switch r := c.n.Str("reduction", "none"); r {
 	case "none":
 		return func(_, update float64) float64 { return update }
@@ -406,7 +403,7 @@ func (c *call) reduction() func(old, update float64) float64 {
 	case "min":
 		return math.Min
 	default:
-		panic("reduction " + r + " is not interpreted")
+		panic(unfit("reduction %s is not interpreted", r))
 	}
 }
 
@@ -418,21 +415,21 @@ func elementAt(at, dims []int, axis int, index float64) int {
 	return k
 }
 
-func gatherElements(c *call) []Array {
+func gatherElementsKernel(c *computation) []Array {
 	x, index := c.in[0], c.in[1]
 	axis := c.axis("axis", 0, len(x.Dims))
 	out, i := zeros(x.Type, index.Dims...), 0
-	each(index.Dims, func(at []int) {
+	eachIndex(index.Dims, func(at []int) {
 		out.Data[i] = x.Data[elementAt(at, x.Dims, axis, index.Data[i])]
 		i++
 	})
 	return one(out)
 }
 
-func scatterElements(c *call) []Array {
+func scatterElementsKernel(c *computation) []Array {
 	out := Array{c.in[0].Type, c.in[0].Dims, slices.Clone(c.in[0].Data)}
 	axis, f, i := c.axis("axis", 0, len(out.Dims)), c.reduction(), 0
-	each(c.in[1].Dims, func(at []int) {
+	eachIndex(c.in[1].Dims, func(at []int) {
 		k := elementAt(at, out.Dims, axis, c.in[1].Data[i])
 		out.Data[k] = f(out.Data[k], c.in[2].Data[i])
 		i++
@@ -440,18 +437,18 @@ func scatterElements(c *call) []Array {
 	return one(out)
 }
 
-// argExtreme finds where along an axis the element lies that is better than all others.
-func argExtreme(better func(x, best float64) bool) func(*call) []Array {
-	return func(c *call) []Array { return c.argExtreme(better) }
+// argKernel finds where along an axis the element lies that is better than all others.
+func argKernel(better func(x, best float64) bool) func(*computation) []Array {
+	return func(c *computation) []Array { return c.argExtreme(better) }
 }
 
-func (c *call) argExtreme(better func(x, best float64) bool) []Array {
+func (c *computation) argExtreme(better func(x, best float64) bool) []Array {
 	x := c.in[0]
 	axis := c.axis("axis", 0, len(x.Dims))
 	outer, n, inner := x.split(axis)
 	dims := slices.Clone(x.Dims)
 	dims[axis] = 1
-	out := zeros(graph.Int64, dims...)
+	out := zeros(Int64, dims...)
 	last := c.n.Int("select_last_index", 0) != 0
 	for o := range outer {
 		for i := range inner {
@@ -470,9 +467,9 @@ func (c *call) argExtreme(better func(x, best float64) bool) []Array {
 	return one(out)
 }
 
-// topK gives the k largest (or smallest) elements along an axis, best first, and their places; of
+// topKKernel gives the k largest (or smallest) elements along an axis, best first, and their places; of
 // equal ones the first is the better.
-func topK(c *call) []Array {
+func topKKernel(c *computation) []Array {
 	x := c.in[0]
 	axis, k := c.axis("axis", -1, len(x.Dims)), c.ints(1, nil)[0]
 	sign := 1.0
@@ -482,7 +479,7 @@ func topK(c *call) []Array {
 	outer, n, inner := x.split(axis)
 	dims := slices.Clone(x.Dims)
 	dims[axis] = k
-	values, places := zeros(x.Type, dims...), zeros(graph.Int64, dims...)
+	values, places := zeros(x.Type, dims...), zeros(Int64, dims...)
 	for o := range outer {
 		for i := range inner {
 			at := func(j int) float64 { return sign * x.Data[(o*n+j)*inner+i] }
@@ -500,7 +497,7 @@ func topK(c *call) []Array {
 	return []Array{values, places}
 }
 
-func cumSum(c *call) []Array {
+func cumSumKernel(c *computation) []Array {
 	x := c.in[0]
 	outer, n, inner := x.split(wrap(int(c.in[1].Data[0]), len(x.Dims)))
 	exclusive, reverse := c.n.Int("exclusive", 0) != 0, c.n.Int("reverse", 0) != 0
@@ -527,8 +524,8 @@ func cumSum(c *call) []Array {
 	return one(out)
 }
 
-// oneHot puts the second of two values where an index points along a new axis, the first elsewhere.
-func oneHot(c *call) []Array {
+// oneHotKernel puts the second of two values where an index points along a new axis, the first elsewhere.
+func oneHotKernel(c *computation) []Array {
 	index, depth, values := c.in[0], int(c.in[1].Data[0]), c.in[2]
 	axis := c.axis("axis", -1, len(index.Dims)+1)
 	out := zeros(values.Type, slices.Insert(slices.Clone(index.Dims), axis, depth)...)
@@ -548,17 +545,17 @@ func oneHot(c *call) []Array {
 	return one(out)
 }
 
-// nonZero lists where the elements are that are not zero: a column each.
-func nonZero(c *call) []Array {
+// nonZeroKernel lists where the elements are that are not zero: a column each.
+func nonZeroKernel(c *computation) []Array {
 	x, i := c.in[0], 0
 	var found [][]int
-	each(x.Dims, func(at []int) {
+	eachIndex(x.Dims, func(at []int) {
 		if x.Data[i] != 0 {
 			found = append(found, slices.Clone(at))
 		}
 		i++
 	})
-	out := zeros(graph.Int64, len(x.Dims), len(found))
+	out := zeros(Int64, len(x.Dims), len(found))
 	for k, at := range found {
 		for axis, p := range at {
 			out.Data[axis*len(found)+k] = float64(p)

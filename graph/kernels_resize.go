@@ -1,10 +1,10 @@
-package interp
+package graph
 
 import "math"
 
-// resize evaluates Resize one axis after the other: each output element is a weighted sum of
+// resizeKernel evaluates Resize one axis after the other: each output element is a weighted sum of
 // a few input elements along the axis. All modes are such products.
-func resize(c *call) []Array {
+func resizeKernel(c *computation) []Array {
 	a := c.in[0]
 	axes := c.attrInts("axes")
 	if axes == nil {
@@ -33,7 +33,7 @@ func resize(c *call) []Array {
 }
 
 // fitted changes the sizes so that all axes grow by one factor, where the node wants that.
-func (c *call) fitted(sizes, axes []int) []int {
+func (c *computation) fitted(sizes, axes []int) []int {
 	policy := c.n.Str("keep_aspect_ratio_policy", "stretch")
 	if policy == "stretch" || len(sizes) == 0 {
 		return sizes
@@ -59,12 +59,12 @@ type tap struct {
 }
 
 // crops says whether the node cuts a region out of its input.
-func (c *call) crops() bool {
+func (c *computation) crops() bool {
 	return c.n.Str("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
 }
 
 // region is the part of an axis, from 0 to 1, that is cut out: starts come first, then ends.
-func (c *call) region(i, axes int) [2]float64 {
+func (c *computation) region(i, axes int) [2]float64 {
 	if !c.crops() {
 		return [2]float64{0, 1}
 	}
@@ -72,7 +72,7 @@ func (c *call) region(i, axes int) [2]float64 {
 }
 
 // taps lists the shares for each output position along an axis; none where it lies outside.
-func (c *call) taps(in, out int, scale float64, region [2]float64) [][]tap {
+func (c *computation) taps(in, out int, scale float64, region [2]float64) [][]tap {
 	list := make([][]tap, out)
 	for i := range list {
 		x := c.coordinate(float64(i), in, out, scale, region)
@@ -103,7 +103,7 @@ func normalize(taps []tap) {
 }
 
 // coordinate is where output position i lies on the input axis.
-func (c *call) coordinate(i float64, in, out int, scale float64, region [2]float64) float64 {
+func (c *computation) coordinate(i float64, in, out int, scale float64, region [2]float64) float64 {
 	switch mode := c.n.Str("coordinate_transformation_mode", "half_pixel"); mode {
 	case "tf_crop_and_resize":
 		start, length := region[0]*float64(in-1), (region[1]-region[0])*float64(in-1)
@@ -129,13 +129,13 @@ func (c *call) coordinate(i float64, in, out int, scale float64, region [2]float
 		adjustment := float64(out) / (scale * float64(in))
 		return float64(in)/2*(1-adjustment) + (i+0.5)/scale - 0.5
 	default:
-		panic("coordinate mode " + mode + " is not interpreted")
+		panic(unfit("coordinate mode %s is not interpreted", mode))
 	}
 }
 
 // around lists the elements next to x with their weights, which fall off with the distance: up to 1 or 2
 // elements, or where an antialiased axis shrinks, so many elements of the output.
-func (c *call) around(x, scale float64) []tap {
+func (c *computation) around(x, scale float64) []tap {
 	low := math.Floor(x)
 	i, t := int(low), x-low
 	unit := 1.0
@@ -145,9 +145,9 @@ func (c *call) around(x, scale float64) []tap {
 	a := float64(c.n.Float("cubic_coeff_a", -0.75))
 	switch c.n.Str("mode", "nearest") {
 	case "linear":
-		return spread(i, t, unit, 1, func(d float64) float64 { return 1 - d })
+		return tapsWithin(i, t, unit, 1, func(d float64) float64 { return 1 - d })
 	case "cubic":
-		return spread(i, t, unit, 2, func(d float64) float64 {
+		return tapsWithin(i, t, unit, 2, func(d float64) float64 {
 			if d <= 1 {
 				return ((a+2)*d-(a+3))*d*d + 1
 			}
@@ -165,8 +165,8 @@ func (c *call) around(x, scale float64) []tap {
 	return []tap{{int(math.Ceil(x - 0.5)), 1}}
 }
 
-// spread weighs the elements around i+t whose distance, times unit, is at most reach.
-func spread(i int, t, unit, reach float64, weight func(distance float64) float64) (taps []tap) {
+// tapsWithin weighs the elements around i+t whose distance, times unit, is at most reach.
+func tapsWithin(i int, t, unit, reach float64, weight func(distance float64) float64) (taps []tap) {
 	for k := int(math.Ceil(t - reach/unit)); float64(k) <= t+reach/unit; k++ {
 		if d := math.Abs(float64(k)-t) * unit; d < reach {
 			taps = append(taps, tap{i + k, weight(d)})
