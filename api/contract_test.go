@@ -94,6 +94,37 @@ func (c *contract) askJSON(t *testing.T, path string, in any, status int, into a
 	}
 }
 
+// joined imports a concept of SDXL from diffusers' two files.
+func (c *contract) joined(t *testing.T) {
+	t.Helper()
+	b := must(bundle.Open("../generation/diffusion/testdata/xl"))(t)
+	check(t, c.Catalog.PutBundle(t.Context(), storage.Bundle{Name: "xl", Digest: b.Digest, Dir: b.Dir, Created: time.Now()}))
+	send := func(status int, files ...string) []byte {
+		t.Helper()
+		var form bytes.Buffer
+		w := multipart.NewWriter(&form)
+		for _, file := range files {
+			part := must(w.CreateFormFile("file", file))(t)
+			width := map[string]int64{"learned_embeds.bin": 16, "learned_embeds_2.bin": 24}[file]
+			check(t, pickle.Write(part, pickle.NewDict("<two>", graph.NewTensor(make([]float32, 2*width), 2, width))))
+		}
+		check(t, w.Close())
+		return c.ask(t, "POST", "/v1/prompts/import?bundle=xl", w.FormDataContentType(), form.Bytes(), status)
+	}
+	var p promptView
+	check(t, json.Unmarshal(send(201, "learned_embeds.bin", "learned_embeds_2.bin"), &p))
+	if p.Name != "two" || p.Bundle != "xl" || p.Kind != "concept" {
+		t.Errorf("imported as %+v", p)
+	}
+	e := must(embeds.Read(c.ask(t, "GET", "/v1/prompts/two/file?format=sdxl", "", nil, 200), "two"))(t)
+	if e.First.Dims[1] != 16 || e.Second.Dims[1] != 24 {
+		t.Errorf("exported as %v and %v", e.First.Dims, e.Second.Dims)
+	}
+	for _, files := range [][]string{{"learned_embeds.bin"}, {"learned_embeds_2.bin", "learned_embeds.bin"}, {"learned_embeds.bin", "learned_embeds.bin", "learned_embeds.bin"}} {
+		send(400, files...)
+	}
+}
+
 // concepts imports and exports a concept.
 func (c *contract) concepts(t *testing.T) {
 	t.Helper()
@@ -120,6 +151,7 @@ func (c *contract) concepts(t *testing.T) {
 	c.ask(t, "POST", "/v1/prompts/import?bundle=none&file=a.bin", binary, file.Bytes(), 404)
 	c.ask(t, "POST", "/v1/prompts/import?bundle=sd&name=a/b", binary, file.Bytes(), 400)
 	c.ask(t, "POST", "/v1/prompts/import?bundle=sd&kind=negative&name=bad", binary, file.Bytes(), 201)
+	c.joined(t)
 	hostile := must(os.ReadFile("../prompt/pickle/testdata/hostile_system.pt"))(t)
 	if answer := c.ask(t, "POST", "/v1/prompts/import?bundle=sd", binary, hostile, 400); !bytes.Contains(answer, []byte("posix.system")) {
 		t.Errorf("a malicious file: %s", answer)

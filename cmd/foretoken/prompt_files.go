@@ -1,17 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"mime/multipart"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/foretoken/foretoken/internal/errs"
 	"github.com/foretoken/foretoken/prompt/embeds"
 )
 
@@ -33,27 +33,26 @@ func newPromptDownload() *cobra.Command {
 	return cmd
 }
 
-// newPromptImport makes a prompt of a textual-inversion file.
+// newPromptImport makes a prompt of a textual-inversion file, or of SDXL's two.
 func newPromptImport() *cobra.Command {
 	query := map[string]*string{}
 	cmd := &cobra.Command{
-		Use:   "import FILE",
-		Short: "Make a prompt of a textual-inversion file: diffusers' learned_embeds, AUTOMATIC1111's, SDXL's",
-		Args:  cobra.ExactArgs(1),
+		Use:   "import FILE [FILE_2]",
+		Short: "Make a prompt of a textual-inversion file: diffusers' learned_embeds (SDXL's two), AUTOMATIC1111's, kohya's",
+		Args:  cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			f, err := os.Open(args[0])
+			contentType, body, err := conceptForm(args)
 			if err != nil {
-				return errs.New(errs.NotFound, "%w", err)
+				return err
 			}
-			defer f.Close()
-			q := url.Values{"file": {filepath.Base(args[0])}}
+			q := url.Values{}
 			for name, value := range query {
 				if *value != "" {
 					q.Set(name, *value)
 				}
 			}
 			var p promptView
-			answer, err := newClient().send(cmd.Context(), http.MethodPost, "/v1/prompts/import?"+q.Encode(), "application/octet-stream", f)
+			answer, err := newClient().send(cmd.Context(), http.MethodPost, "/v1/prompts/import?"+q.Encode(), contentType, body)
 			if err := decode(answer, err, &p); err != nil {
 				return err
 			}
@@ -74,6 +73,26 @@ func newPromptImport() *cobra.Command {
 		panic(err) // the flag is defined above
 	}
 	return cmd
+}
+
+// conceptForm is the body with files as its parts "file".
+func conceptForm(names []string) (contentType string, body io.Reader, err error) {
+	files, err := readFiles(names)
+	if err != nil {
+		return "", nil, err
+	}
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	for i, file := range files {
+		part, err := w.CreateFormFile("file", filepath.Base(names[i]))
+		if err == nil {
+			_, err = part.Write(file)
+		}
+		if err != nil {
+			return "", nil, err
+		}
+	}
+	return w.FormDataContentType(), &b, w.Close()
 }
 
 // newPromptExport saves a prompt as other programs read it.

@@ -1,9 +1,10 @@
 // Package embeds turns textual-inversion files, as people share them, into prompts and prompts into
-// them: diffusers' learned_embeds, AUTOMATIC1111's embeddings, SDXL's with a part for each text
-// encoder. It knows neither models nor where files are kept.
+// them: diffusers' learned_embeds, AUTOMATIC1111's embeddings, also hidden in pictures, and SDXL's
+// with a part for each text encoder. It knows neither models nor where files are kept.
 package embeds
 
 import (
+	"bytes"
 	"io"
 	"maps"
 	"path"
@@ -70,6 +71,9 @@ func Read(content []byte, name string) (*Embedding, error) {
 }
 
 func read(content []byte) (*Embedding, error) {
+	if bytes.HasPrefix(content, pngSignature) {
+		return readPicture(content)
+	}
 	// The first bytes of safetensors are the header's length, then comes its brace.
 	if len(content) > 8 && content[8] == '{' {
 		tensors, err := prompt.ReadTensors(content)
@@ -111,11 +115,10 @@ func find(d *pickle.Dict) (*Embedding, error) {
 		if name, ok := d.Get("name").(string); ok && name != "" {
 			e.Token = name
 		}
-	case d.Get(clipL) != nil || d.Get(clipG) != nil:
+	case d.Get(clipL) != nil: // alone, pivotal tuning's of Stable Diffusion 1
 		first, second = d.Get(clipL), d.Get(clipG)
-		if first == nil || second == nil {
-			return nil, errs.New(errs.Invalid, "it has only one of %s and %s: SDXL takes both", clipL, clipG)
-		}
+	case d.Get(clipG) != nil:
+		return nil, errs.New(errs.Invalid, "it has %s without %s: SDXL takes both", clipG, clipL)
 	case d.Get("emb_params") != nil:
 		first = d.Get("emb_params")
 	case len(d.Keys()) == 1:
@@ -128,16 +131,37 @@ func find(d *pickle.Dict) (*Embedding, error) {
 	if e.First, err = rows(first); err == nil && second != nil {
 		e.Second, err = rows(second)
 	}
-	if err == nil && e.Second != nil && e.First.Dims[0] != e.Second.Dims[0] {
-		err = errs.New(errs.Invalid, "%s has %d rows and %s %d: must be as many", clipL, e.First.Dims[0], clipG, e.Second.Dims[0])
+	if err == nil && e.Second != nil {
+		err = agree(e.First, e.Second)
 	}
 	return e, err
 }
 
-// rows makes a tensor [D] or [n,D] of floats to [n,D] of 32 bits.
+// agree finds fault with rows for two text encoders that are not as many.
+func agree(first, second *graph.Tensor) error {
+	if first.Dims[0] != second.Dims[0] {
+		return errs.New(errs.Invalid, "%d rows for the first text encoder and %d for the second: must be as many", first.Dims[0], second.Dims[0])
+	}
+	return nil
+}
+
+// Join makes one concept for SDXL of two that are for one text encoder each, as diffusers' script
+// writes them: learned_embeds.safetensors and learned_embeds_2.safetensors.
+func Join(first, second *Embedding) (*Embedding, error) {
+	if first.Second != nil || second.Second != nil || first.Token != second.Token {
+		return nil, errs.New(errs.Invalid, "two files must be the parts of one concept, for a text encoder each; these are of %q for %d and of %q for %d",
+			first.Token, encoders(first.Second != nil), second.Token, encoders(second.Second != nil))
+	}
+	if err := agree(first.First, second.First); err != nil {
+		return nil, err
+	}
+	return &Embedding{Token: first.Token, First: first.First, Second: second.First}, nil
+}
+
+// rows makes a tensor [D], [n,D] or [1,n,D] of floats to [n,D] of 32 bits.
 func rows(v any) (*graph.Tensor, error) {
 	t, ok := v.(*graph.Tensor)
-	if !ok || len(t.Dims) < 1 || len(t.Dims) > 2 || t.Len() == 0 {
+	if !ok || len(t.Dims) < 1 || len(t.Dims) > 3 || len(t.Dims) == 3 && t.Dims[0] != 1 || t.Len() == 0 {
 		return nil, errs.New(errs.Invalid, "the concept is no tensor of [rows, width]")
 	}
 	values, err := floats(t)
@@ -145,8 +169,11 @@ func rows(v any) (*graph.Tensor, error) {
 		return nil, err
 	}
 	dims := t.Dims
-	if len(dims) == 1 {
+	switch len(dims) {
+	case 1:
 		dims = []int64{1, dims[0]}
+	case 3:
+		dims = dims[1:]
 	}
 	if dims[0] > maxVectors {
 		return nil, errs.New(errs.TooLarge, "a concept of %d rows, limit %d", dims[0], maxVectors)

@@ -2,6 +2,8 @@ package embeds
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"flag"
 	"os"
@@ -82,6 +84,78 @@ func TestFilesOfOthersAreRead(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWhatOthersWroteIsRead reads what the programs themselves saved (bench/reference/concepts.py) and compares
+// with what PyTorch, safetensors and Pillow read there.
+func TestWhatOthersWroteIsRead(t *testing.T) {
+	const folder = "testdata/written/"
+	b, err := os.ReadFile(folder + "expected.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files map[string]struct {
+		Token string        `json:"token"`
+		Rows  [][][]float32 `json:"rows"`
+	}
+	if err := json.Unmarshal(b, &files); err != nil || len(files) != 18 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	read := func(t *testing.T, file string) *Embedding {
+		t.Helper()
+		b, err := os.ReadFile(folder + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := Read(b, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	for file, want := range files {
+		t.Run(file, func(t *testing.T) {
+			e := read(t, file)
+			parts := []*graph.Tensor{e.First, e.Second}[:encoders(e.Second != nil)]
+			if e.Token != want.Token || len(parts) != len(want.Rows) {
+				t.Fatalf("token %q of %d parts, want %q of %d", e.Token, len(parts), want.Token, len(want.Rows))
+			}
+			for i, rows := range want.Rows {
+				if !same(parts[i], graph.NewTensor(slices.Concat(rows...), int64(len(rows)), int64(len(rows[0])))) {
+					t.Errorf("part %d is read as %v, want %v", i, parts[i], rows)
+				}
+			}
+		})
+	}
+	first, second := read(t, "diffusers-xl/learned_embeds.safetensors"), read(t, "diffusers-xl/learned_embeds_2.safetensors")
+	e, err := Join(first, second)
+	if err != nil || e.Token != "<mug>" || e.First != first.First || e.Second != second.First {
+		t.Errorf("SDXL's two files are joined to %+v, %v", e, err)
+	}
+	for name, pair := range map[string][2]*Embedding{
+		"another token": {first, read(t, "kohya/mug.pt")},
+		"more rows":     {first, read(t, "diffusers-bin/learned_embeds.bin")},
+		"two encoders":  {read(t, "kohya/xl.pt"), read(t, "kohya/xl.pt")},
+	} {
+		if e, err := Join(pair[0], pair[1]); errs.Of(err) != errs.Invalid {
+			t.Errorf("%s: joined to %+v, %v", name, e, err)
+		}
+	}
+}
+
+// picture is a PNG of a header and a text chunk, checksums left 0.
+func picture(keyword, text string) []byte {
+	b := slices.Clone(pngSignature)
+	for _, chunk := range [][2]string{{"IHDR", "header"}, {"tEXt", keyword + "\x00" + text}} {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(chunk[1])))
+		b = append(b, chunk[0]+chunk[1]+"\x00\x00\x00\x00"...)
+	}
+	return b
+}
+
+// hidden is a PNG that carries JSON as AUTOMATIC1111 hides it.
+func hidden(text string) []byte {
+	return picture(pictureKeyword, base64.StdEncoding.EncodeToString([]byte(text)))
 }
 
 // exportable are a concept of one text encoder and one of two.
@@ -178,12 +252,20 @@ func TestFilesThatAreNoConceptAreRefused(t *testing.T) {
 		"two tokens":                {torch(d("<a>", rows, "<b>", rows)), "no concept among the keys [\"<a>\" \"<b>\"]"},
 		"two concepts of A1111":     {torch(d("string_to_param", d("*", rows, "+", rows), "name", "a")), "split the file"},
 		"string_to_param that is 7": {torch(d("string_to_param", int64(7))), "split the file"},
-		"half of SDXL":              {torch(d("clip_l", rows)), "SDXL takes both"},
+		"half of SDXL":              {torch(d("clip_g", rows)), "SDXL takes both"},
 		"SDXL with other rows":      {torch(d("clip_l", rows.Rows(0, 1), "clip_g", rowsG)), "must be as many"},
 		"a text for rows":           {torch(d("<mug>", "rows")), "no tensor"},
 		"whole numbers":             {torch(d("<mug>", graph.NewTensor([]int64{1}, 1))), "no float"},
-		"three axes":                {torch(d("<mug>", graph.NewTensor([]float32{1}, 1, 1, 1))), "no tensor of [rows, width]"},
+		"three axes":                {torch(d("<mug>", graph.NewTensor([]float32{1, 2}, 2, 1, 1))), "no tensor of [rows, width]"},
 		"a scalar":                  {torch(d("<mug>", graph.NewTensor([]float32{1}))), "no tensor of [rows, width]"},
+		"a picture":                 {picture("Title", "mug"), "without the text sd-ti-embedding"},
+		"a picture cut short":       {picture(pictureKeyword, "bXVn")[:30], "without the text sd-ti-embedding"},
+		"a picture with no base64":  {picture(pictureKeyword, "{}"), "illegal base64"},
+		"a picture with no JSON":    {picture(pictureKeyword, "bXVn"), "invalid character"},
+		"a picture without rows":    {hidden(`{"string_to_param": {"*": {}}}`), "no rows"},
+		"a picture with a ragged":   {hidden(`{"string_to_param": {"*": {"TORCHTENSOR": [[1, 2], [3]]}}}`), "row 1"},
+		"a picture with two":        {hidden(`{"string_to_param": {"*": {"TORCHTENSOR": [[1]]}, "+": {"TORCHTENSOR": [[1]]}}}`), "split the file"},
+		"a picture with too much":   {picture(pictureKeyword, strings.Repeat("A", maxPictureText+4)), "limit"},
 		"more rows than a text has": {torch(d("<mug>", graph.NewTensor(make([]float32, 1001), 1001, 1))), "limit 1000"},
 	} {
 		e, err := Read(tt.file, "x.pt")
@@ -227,10 +309,11 @@ func TestWhatHasNoFormIsNotWritten(t *testing.T) {
 
 func FuzzEmbeds(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.*")
-	if err != nil || len(files) == 0 {
-		f.Fatal(files, err)
+	others, err2 := filepath.Glob("testdata/written/*/*")
+	if err != nil || err2 != nil || len(files) == 0 || len(others) == 0 {
+		f.Fatal(files, err, others, err2)
 	}
-	for _, name := range files {
+	for _, name := range append(files, others...) {
 		b, err := os.ReadFile(name)
 		if err != nil {
 			f.Fatal(err)

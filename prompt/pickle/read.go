@@ -4,7 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"encoding/binary"
-	"io"
+	"hash/crc32"
 	"strings"
 
 	"github.com/foretoken/foretoken/graph"
@@ -25,8 +25,9 @@ func Read(b []byte) (any, error) {
 
 // archive finds the entries of torch's zip, which lie in one folder.
 type archive struct {
-	files  map[string]*zip.File
-	folder string
+	content []byte
+	files   map[string]*zip.File
+	folder  string
 }
 
 func openArchive(b []byte) (*archive, error) {
@@ -34,7 +35,7 @@ func openArchive(b []byte) (*archive, error) {
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "zip: %w", err)
 	}
-	a := &archive{files: map[string]*zip.File{}}
+	a := &archive{content: b, files: map[string]*zip.File{}}
 	program := ""
 	for _, f := range z.File {
 		if a.files[f.Name] != nil {
@@ -54,23 +55,22 @@ func openArchive(b []byte) (*archive, error) {
 	return a, nil
 }
 
-// read returns an entry's bytes, of at most so many. Torch packs nothing, so that an entry takes
-// no more memory than the file.
+// read returns an entry's bytes, of at most so many, as they lie in the file: torch packs nothing.
 func (a *archive) read(name string, limit int64) ([]byte, error) {
 	f := a.files[a.folder+name]
 	if f == nil {
 		return nil, errs.New(errs.Invalid, "zip: no entry %.80q", a.folder+name)
 	}
-	if f.Method != zip.Store || f.UncompressedSize64 > uint64(limit) {
+	if f.Method != zip.Store || f.UncompressedSize64 > uint64(limit) || f.CompressedSize64 != f.UncompressedSize64 {
 		return nil, errs.New(errs.Invalid, "zip: entry %.80q is packed or over %d bytes: not written by torch.save", f.Name, limit)
 	}
-	r, err := f.Open()
-	if err == nil {
-		defer r.Close()
-		var b []byte
-		if b, err = io.ReadAll(io.LimitReader(r, limit+1)); err == nil && int64(len(b)) <= limit {
+	at, err := f.DataOffset()
+	if size := int64(f.UncompressedSize64); err == nil && at <= int64(len(a.content))-size {
+		b := a.content[at : at+size]
+		if f.CRC32 == 0 || f.CRC32 == crc32.ChecksumIEEE(b) {
 			return b, nil
 		}
+		err = zip.ErrChecksum
 	}
 	return nil, errs.New(errs.Invalid, "zip: entry %.80q can't be read: %v", f.Name, err)
 }
