@@ -1,13 +1,11 @@
 package api
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"io"
 	"mime/multipart"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/gin-gonic/gin"
 
@@ -19,7 +17,7 @@ import (
 
 // classifyRequest asks for an image's class: by a prompt, or by a bundle with class names.
 type classifyRequest struct {
-	Image     string   `json:"image"` // data URL
+	Image     string   `json:"image"` // address
 	Prompt    string   `json:"prompt"`
 	Bundle    string   `json:"bundle"`
 	Classes   []string `json:"classes"`
@@ -29,7 +27,7 @@ type classifyRequest struct {
 }
 
 func (s *server) classify(c *gin.Context) error {
-	in, err := readClassify(c)
+	in, err := s.readClassify(c)
 	if err != nil {
 		return err
 	}
@@ -48,7 +46,7 @@ func (s *server) target(c *gin.Context, prompt, bundle string) (*serving.Target,
 	return s.Engine.Resolve(c.Request.Context(), prompt, bundle)
 }
 
-func readClassify(c *gin.Context) (*classifyRequest, error) {
+func (s *server) readClassify(c *gin.Context) (*classifyRequest, error) {
 	if c.ContentType() == "multipart/form-data" {
 		return readForm(c)
 	}
@@ -57,7 +55,7 @@ func readClassify(c *gin.Context) (*classifyRequest, error) {
 		return nil, err
 	}
 	var err error
-	in.bytes, err = decodeDataURL(in.Image)
+	in.bytes, err = s.imageOf(c.Request.Context(), "image", in.Image)
 	return in, err
 }
 
@@ -116,21 +114,6 @@ func (in *classifyRequest) field(part *multipart.Part) (err error) {
 		return errs.New(errs.Invalid, "part %q must be a JSON list of strings: %w", part.FormName(), err)
 	}
 	return nil
-}
-
-const dataImage = "data:image/"
-
-// decodeDataURL reads an image from "data:image/...;base64,...".
-func decodeDataURL(url string) ([]byte, error) {
-	header, data, found := strings.Cut(url, ",")
-	if !found || !strings.HasPrefix(header, dataImage) || !strings.HasSuffix(header, ";base64") {
-		return nil, errs.New(errs.Invalid, "image must be a data URL, data:image/TYPE;base64,DATA; it begins %.30q", url)
-	}
-	b, err := base64.StdEncoding.DecodeString(data)
-	if err != nil {
-		return nil, errs.New(errs.Invalid, "image: the data URL's base64: %w", err)
-	}
-	return b, nil
 }
 
 func (s *server) search(c *gin.Context) error {

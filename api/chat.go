@@ -1,18 +1,17 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
 
-	"github.com/foretoken/foretoken/dataset"
 	"github.com/foretoken/foretoken/generation/caption"
 	"github.com/foretoken/foretoken/generation/decode"
 	"github.com/foretoken/foretoken/internal/errs"
@@ -98,13 +97,13 @@ func (s *server) chat(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	b, err := s.imageOf(c.Request.Context(), source)
+	b, err := s.imageOf(c.Request.Context(), "image_url", source)
 	if err != nil {
 		return err
 	}
-	img, err := vision.Decode(strings.NewReader(string(b)), vision.Limits{})
+	img, err := vision.Decode(bytes.NewReader(b), vision.Limits{})
 	if err != nil {
-		return err
+		return errs.New(errs.Of(err), "image_url: %w", err)
 	}
 	for i := range requests {
 		requests[i].Image = img
@@ -292,32 +291,6 @@ func stops(raw json.RawMessage, own []string) ([]string, error) {
 		return nil, errs.New(errs.Invalid, "stop has %d texts, must be up to %d, none of them empty", len(many), maxStops)
 	}
 	return append(slices.Clone(own), many...), nil
-}
-
-// imageOf reads the image that an address names: one in the address itself, or one of a data set. Nothing
-// is fetched from other hosts: a request could have the server reach what its sender can't.
-func (s *server) imageOf(ctx context.Context, address string) ([]byte, error) {
-	if strings.HasPrefix(address, dataImage) {
-		return decodeDataURL(address)
-	}
-	const shape = "/v1/datasets/NAME/images/SHA256"
-	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "" || u.Host != "" {
-		return nil, errs.New(errs.Invalid, "image_url %.60q: this server fetches nothing from other hosts: give a data URL, data:image/TYPE;base64,DATA, or the path of a stored image, %s", address, shape)
-	}
-	parts := strings.Split(strings.TrimPrefix(u.Path, "/"), "/")
-	if len(parts) != 5 || parts[0] != "v1" || parts[1] != "datasets" || parts[3] != "images" {
-		return nil, errs.New(errs.Invalid, "image_url %.60q: must be a data URL, data:image/TYPE;base64,DATA, or a path %s", address, shape)
-	}
-	v, _, err := s.version(ctx, parts[2], u.Query().Get("version"))
-	if err != nil {
-		return nil, err
-	}
-	i := slices.IndexFunc(v.Items, func(it dataset.Item) bool { return it.SHA256 == parts[4] })
-	if i < 0 {
-		return nil, errs.New(errs.NotFound, "data set %q has no image %.70q", v.ID, parts[4])
-	}
-	return dataset.ReadImage(ctx, s.Objects, v.Items[i])
 }
 
 // completion is what all answers to one request have in common.

@@ -289,6 +289,9 @@ func (c *contract) generation(t *testing.T) {
 	c.askJSON(t, "/v1/images/generations", map[string]any{"model": "painter", "prompt": ""}, 400, nil)
 	contentType, body := form(t, map[string][]byte{"image": square(t, 255), "mask": square(t, 0)}, map[string]string{"model": "painter", "prompt": "a cat", "steps": "2", "n": "1"})
 	c.ask(t, "POST", "/v1/images/edits", contentType, body, 200)
+	images := []any{map[string]string{"image_url": dataURL(t)}}
+	c.askJSON(t, "/v1/images/edits", map[string]any{"model": "painter", "prompt": "a cat", "images": images, "steps": 2, "size": "32x32"}, 200, nil)
+	c.askJSON(t, "/v1/images/variations", map[string]any{"model": "painter", "images": images, "steps": 2, "size": "32x32"}, 200, nil)
 	contentType, body = form(t, map[string][]byte{"image": square(t, 255)}, map[string]string{"model": "painter", "steps": "2", "strength": "0.6"})
 	c.ask(t, "POST", "/v1/images/variations", contentType, body, 200)
 	contentType, body = form(t, nil, map[string]string{"model": "painter"})

@@ -205,11 +205,7 @@ func (s *server) getImage(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(v.Items, func(it dataset.Item) bool { return it.SHA256 == c.Param("sha256") })
-	if i < 0 {
-		return errs.New(errs.NotFound, "data set %q has no image %.70q", v.ID, c.Param("sha256"))
-	}
-	b, err := dataset.ReadImage(c.Request.Context(), s.Objects, v.Items[i])
+	b, err := s.imageIn(c.Request.Context(), v, c.Param("sha256"))
 	if err == nil && size > 0 {
 		b, err = thumbnail(b, size)
 	}

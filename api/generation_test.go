@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -11,8 +12,10 @@ import (
 	"image/color"
 	"image/png"
 	"io"
+	"maps"
 	"mime/multipart"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -24,6 +27,7 @@ import (
 	"github.com/openai/openai-go/v3/option"
 	"github.com/openai/openai-go/v3/packages/ssestream"
 
+	"github.com/foretoken/foretoken/internal/fetch"
 	"github.com/foretoken/foretoken/vision"
 )
 
@@ -85,6 +89,92 @@ func TestOpenAIsClientReadsImages(t *testing.T) {
 	stored := "/v1/datasets/emoji/images/" + detail.Classes[0].Samples[0].SHA256
 	if a := must(client.Chat.Completions.New(ctx, asking("", stored)))(t); a.Choices[0].Message.Content == "" {
 		t.Errorf("a stored image: %s", a.RawJSON())
+	}
+}
+
+// TestImagesOnOtherHosts has OpenAI's client for Go name images by addresses on a host that the server may fetch from.
+func TestImagesOnOtherHosts(t *testing.T) {
+	bag, picture, mask := sampleImage(t, "fashion_bag.png"), square(t, 255), square(t, 0)
+	host := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/moved":
+			http.Redirect(w, r, "/bag.png", http.StatusFound)
+		case "/inside":
+			http.Redirect(w, r, "https://10.0.0.1/", http.StatusFound)
+		case "/bag.png":
+			w.Write(bag)
+		case "/picture.png":
+			w.Write(picture)
+		case "/mask.png":
+			w.Write(mask)
+		default:
+			io.WriteString(w, "no image")
+		}
+	}))
+	t.Cleanup(host.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(host.Certificate())
+	s := start(t, func(c *Config) {
+		c.Fetch = must(fetch.New(fetch.Config{Hosts: []string{host.URL, "*"}, Networks: []string{"127.0.0.1"}, Roots: roots}))(t)
+	})
+	s.addGenerators(t)
+	client, ctx := s.client(), t.Context()
+
+	want := must(client.Chat.Completions.New(ctx, asking("", dataURL(t))))(t).Choices[0].Message.Content
+	for _, path := range []string{"/bag.png", "/moved"} {
+		if got := must(client.Chat.Completions.New(ctx, asking("", host.URL+path)))(t).Choices[0].Message.Content; got != want {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+	for address, words := range map[string]string{
+		host.URL + "/text":               "image_url: not an image",
+		host.URL + "/inside":             "https://10.0.0.1/: its host is at an address of another network",
+		"https://169.254.169.254/":       "link-local",
+		"https://127.0.0.1:1/bag.png":    "not among the hosts",
+		"http" + host.URL[len("https"):]: "not among the hosts",
+	} {
+		_, err := client.Chat.Completions.New(ctx, asking("", address))
+		if e := (*openai.Error)(nil); !errors.As(err, &e) || e.StatusCode != 400 || !strings.Contains(e.Message, words) {
+			t.Errorf("%s: %v, want %s", address, err, words)
+		}
+	}
+	classes := map[string]any{"image": host.URL + "/bag.png", "bundle": "starter", "classes": []string{"a bag", "a dog"}}
+	var answer struct{ Scores []struct{ Class string } }
+	if s.post(t, "/v1/classify", classes, 200, &answer); answer.Scores[0].Class != "a bag" {
+		t.Errorf("classes %+v", answer)
+	}
+
+	// Edits by address are those by file. The client has no type for these requests, and sends them all the same.
+	ours := []option.RequestOption{option.WithJSONSet("steps", 4), option.WithJSONSet("seed", 7), option.WithJSONSet("response_format", "b64_json")}
+	edit := map[string]any{
+		"model": "painter", "prompt": "a red cat", "images": []any{map[string]string{"image_url": host.URL + "/picture.png"}},
+		"mask": map[string]string{"image_url": host.URL + "/mask.png"},
+	}
+	var edited openai.ImagesResponse
+	check(t, client.Post(ctx, "images/edits", edit, &edited, ours...))
+	contentType, body := form(t, map[string][]byte{"image": picture, "mask": mask}, map[string]string{
+		"model": "painter", "prompt": "a red cat", "steps": "4", "seed": "7", "response_format": "b64_json",
+	})
+	_, b := s.send(t, "POST", "/v1/images/edits", contentType, bytes.NewReader(body))
+	var byFile openai.ImagesResponse
+	check(t, json.Unmarshal(b, &byFile))
+	one, card := pngOf(t, base64Of(t, edited.Data[0].B64JSON))
+	other, cardByFile := pngOf(t, base64Of(t, byFile.Data[0].B64JSON))
+	if !same(one, other) || card.Image != cardByFile.Image || card.Mask != digestOf(mask) {
+		t.Errorf("by address %+v, by file %+v", card, cardByFile)
+	}
+	for name, change := range map[string]map[string]any{
+		"images: 0, must be 1":                   {"images": []any{}},
+		"images[0].file_id is not supported":     {"images": []any{map[string]string{"file_id": "file-1"}}},
+		"mask.image_url: the address begins":     {"mask": map[string]string{"image_url": "data:text/plain,a"}},
+		"images[0].image_url: https://10.0.0.1/": {"images": []any{map[string]string{"image_url": host.URL + "/inside"}}},
+	} {
+		body := maps.Clone(edit)
+		maps.Copy(body, change)
+		status, b := s.send(t, "POST", "/v1/images/edits", "application/json", bytes.NewReader(must(json.Marshal(body))(t)))
+		if status != 400 || !strings.Contains(string(b), name) {
+			t.Errorf("%s: %d %s", name, status, b)
+		}
 	}
 }
 

@@ -43,7 +43,17 @@ type imagesRequest struct {
 	Strength  float64  `json:"strength"` // of edits and variations: 1 keeps nothing of the image
 	Progress  bool     `json:"progress"` // an event for each step in a stream
 
-	image, mask []byte
+	// Of edits and variations as JSON.
+	Images []imageReference `json:"images"`
+	Mask   *imageReference  `json:"mask"`
+
+	image, mask []byte // files
+}
+
+// imageReference names an image by its address.
+type imageReference struct {
+	URL    string `json:"image_url"`
+	FileID string `json:"file_id"`
 }
 
 const (
@@ -68,7 +78,7 @@ func (s *server) generateImages(c *gin.Context) error {
 
 // editImages draws an image anew: where the mask is transparent, else all of it.
 func (s *server) editImages(c *gin.Context) error {
-	in, r, err := readImagesForm(c)
+	in, r, err := s.readImages(c)
 	if err != nil {
 		return err
 	}
@@ -80,7 +90,7 @@ func (s *server) editImages(c *gin.Context) error {
 
 // varyImages draws pictures that are like an image.
 func (s *server) varyImages(c *gin.Context) error {
-	in, r, err := readImagesForm(c)
+	in, r, err := s.readImages(c)
 	if err != nil {
 		return err
 	}
@@ -93,15 +103,16 @@ func (s *server) varyImages(c *gin.Context) error {
 	return s.paint(c, in, "image_variation", r)
 }
 
-// readImagesForm reads a form with an image and, perhaps, a mask.
-func readImagesForm(c *gin.Context) (*imagesRequest, diffusion.Request, error) {
+// readImages reads a request with an image and, perhaps, a mask: a form with files, or JSON with addresses.
+func (s *server) readImages(c *gin.Context) (*imagesRequest, diffusion.Request, error) {
 	var r diffusion.Request
 	in := &imagesRequest{N: 1}
-	if err := readParts(c, in.field); err != nil {
-		return nil, r, err
+	read := s.readReferences
+	if c.ContentType() == "multipart/form-data" {
+		read = readImagesForm
 	}
-	if in.image == nil {
-		return nil, r, errs.New(errs.Invalid, `the form has no part "image"`)
+	if err := read(c, in); err != nil {
+		return nil, r, err
 	}
 	img, err := vision.Decode(bytes.NewReader(in.image), vision.Limits{})
 	if err != nil {
@@ -119,6 +130,38 @@ func readImagesForm(c *gin.Context) (*imagesRequest, diffusion.Request, error) {
 		r.Mask = mask
 	}
 	return in, r, nil
+}
+
+func readImagesForm(c *gin.Context, in *imagesRequest) error {
+	if err := readParts(c, in.field); err != nil {
+		return err
+	}
+	if in.image == nil {
+		return errs.New(errs.Invalid, `the form has no part "image"`)
+	}
+	return nil
+}
+
+// readReferences reads JSON, and the images that it names.
+func (s *server) readReferences(c *gin.Context, in *imagesRequest) (err error) {
+	if err := readJSON(c, in, false); err != nil {
+		return err
+	}
+	if len(in.Images) != 1 {
+		return errs.New(errs.Invalid, "images: %d, must be 1: one image can be drawn anew at a time", len(in.Images))
+	}
+	if in.image, err = s.referred(c, "images[0]", in.Images[0]); err != nil || in.Mask == nil {
+		return err
+	}
+	in.mask, err = s.referred(c, "mask", *in.Mask)
+	return err
+}
+
+func (s *server) referred(c *gin.Context, key string, r imageReference) ([]byte, error) {
+	if r.FileID != "" {
+		return nil, errs.New(errs.Invalid, "%s.file_id is not supported: no files are kept here; give image_url", key)
+	}
+	return s.imageOf(c.Request.Context(), key+".image_url", r.URL)
 }
 
 // field reads a part of the form.

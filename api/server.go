@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/foretoken/foretoken/internal/fetch"
 	"github.com/foretoken/foretoken/serving"
 	"github.com/foretoken/foretoken/storage"
 	"github.com/foretoken/foretoken/tuning"
@@ -31,6 +32,8 @@ type Config struct {
 	Log      io.Writer // request logs as JSON lines; nil for none
 	// MaxUpload is the most bytes of an uploaded zip: default 20 GiB.
 	MaxUpload int64
+	// Fetch fetches images that requests name by addresses on other hosts; nil where none are fetched.
+	Fetch *fetch.Fetcher
 	// Timeout is how long a request may take that does not upload, score or watch: default 1 minute.
 	Timeout time.Duration
 }

@@ -49,9 +49,7 @@ func (e *Engine) Caption(ctx context.Context, c *Captioner, requests []caption.R
 			return nil, err
 		}
 	}
-	if arrived, ok := ctx.Value(arrival{}).(func()); ok {
-		arrived()
-	}
+	Arrived(ctx)
 	return await(ctx, box, len(requests), func(i int, piece string) error {
 		onText(i, piece)
 		return nil

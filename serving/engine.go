@@ -240,9 +240,7 @@ func (e *Engine) EmbedImage(ctx context.Context, t *Target, image []byte) ([]flo
 	if err != nil {
 		return nil, err
 	}
-	if arrived, ok := ctx.Value(arrival{}).(func()); ok {
-		arrived()
-	}
+	Arrived(ctx)
 	s := shape{model: t.Model, depth: len(layers)}
 	if s.depth > 0 {
 		s.tokens = int(layers[0].Dims[1])
@@ -254,11 +252,18 @@ func (e *Engine) EmbedImage(ctx context.Context, t *Target, image []byte) ([]flo
 type arrival struct{}
 
 // Expect tells that a request with an image is on its way, so that batches wait for it a little. It
-// has arrived when its image is ready to be embedded, or when the function returned is called.
+// has arrived when its image is ready to be embedded, or when the function returned or [Arrived] is called.
 func (e *Engine) Expect(ctx context.Context) (context.Context, func()) {
 	e.coming.Add(1)
 	arrived := sync.OnceFunc(func() { e.coming.Add(-1) })
 	return context.WithValue(ctx, arrival{}, arrived), arrived
+}
+
+// Arrived tells that no batch need wait any longer for the request of a context that [Engine.Expect] made.
+func Arrived(ctx context.Context) {
+	if arrived, ok := ctx.Value(arrival{}).(func()); ok {
+		arrived()
+	}
 }
 
 // pixels decodes and preprocesses an image.

@@ -93,7 +93,7 @@ func runDemo(ctx context.Context, dir string, out, progress io.Writer, stay bool
 	serving, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)
-	go func() { ended <- a.serve(serving, l, serverLog, 1<<30) }()
+	go func() { ended <- a.serve(serving, l, api.Config{Log: serverLog, MaxUpload: 1 << 30}) }()
 	d := &demo{client: &client{url: "http://" + l.Addr().String(), key: key}, out: out, progress: progress}
 	for _, show := range parts {
 		if err := show(d, ctx); err != nil {

@@ -8,12 +8,14 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/foretoken/foretoken/api"
 	"github.com/foretoken/foretoken/internal/errs"
+	"github.com/foretoken/foretoken/internal/fetch"
 	"github.com/foretoken/foretoken/storage"
 )
 
@@ -30,12 +32,17 @@ const defaultListen = "127.0.0.1:8080"
 
 func newServe() *cobra.Command {
 	var dir, listen string
-	var maxUpload int64
+	var hosts, networks []string
+	limits := api.Config{}
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the API and the page, and work on runs",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if limits.Fetch, err = newFetcher(hosts, networks); err != nil {
+				return err
+			}
 			a, err := openWorker(cmd.Context(), dir, cmd.ErrOrStderr())
 			if err != nil {
 				return err
@@ -48,13 +55,27 @@ func newServe() *cobra.Command {
 			if err := a.announce(cmd.Context(), cmd.OutOrStdout(), l.Addr().String()); err != nil {
 				return err
 			}
-			return a.serve(cmd.Context(), l, cmd.ErrOrStderr(), maxUpload)
+			limits.Log = cmd.ErrOrStderr()
+			return a.serve(cmd.Context(), l, limits)
 		},
 	}
 	dataFlag(cmd, &dir)
 	cmd.Flags().StringVar(&listen, "listen", defaultListen, "address; other machines reach it only where this says so, for example 0.0.0.0:8080")
-	cmd.Flags().Int64Var(&maxUpload, "max-upload", 20<<30, "most bytes of an uploaded zip")
+	cmd.Flags().Int64Var(&limits.MaxUpload, "max-upload", 20<<30, "most bytes of an uploaded zip")
+	cmd.Flags().StringSliceVar(&hosts, "fetch", nil, "hosts to fetch images from that requests name by address, each [SCHEME://]HOST[:PORT]: a name, *.NAME or * (default none; https unless SCHEME says http)")
+	cmd.Flags().StringSliceVar(&networks, "fetch-networks", nil, "networks that these hosts may be in beside the public internet, as 10.1.0.0/16 (default none)")
 	return cmd
+}
+
+// newFetcher makes what fetches images from other hosts; nil where there are no hosts.
+func newFetcher(hosts, networks []string) (*fetch.Fetcher, error) {
+	if len(hosts) == 0 {
+		if len(networks) > 0 {
+			return nil, errs.New(errs.Invalid, "--fetch-networks %s: without --fetch nothing is fetched: say from which hosts", strings.Join(networks, ","))
+		}
+		return nil, nil
+	}
+	return fetch.New(fetch.Config{Hosts: hosts, Networks: networks})
 }
 
 // openWorker opens the data folder and begins to work on runs.
@@ -85,13 +106,11 @@ func (a *app) announce(ctx context.Context, w io.Writer, address string) error {
 	return nil
 }
 
-// serve answers requests until ctx ends; those under way may finish.
-func (a *app) serve(ctx context.Context, l net.Listener, log io.Writer, maxUpload int64) error {
+// serve answers requests until ctx ends; those under way may finish. c has the log, what is fetched, and limits.
+func (a *app) serve(ctx context.Context, l net.Listener, c api.Config) error {
+	c.Catalog, c.Objects, c.Models, c.Runs, c.Engine, c.Registry, c.Version = a.catalog, a.objects, a.models, a.runs, a.engine, a.registry, version
 	server := &http.Server{
-		Handler: api.New(api.Config{
-			Catalog: a.catalog, Objects: a.objects, Models: a.models, Runs: a.runs, Engine: a.engine,
-			Registry: a.registry, Version: version, Log: log, MaxUpload: maxUpload,
-		}),
+		Handler:           api.New(c),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,

@@ -17,7 +17,7 @@ const module = "github.com/foretoken/foretoken"
 var layers = [][]string{
 	{"internal/errs", "internal/rng", "internal/process"},
 	{"graph", "storage"},
-	{"internal/ort", "internal/jobs", "internal/npz"},
+	{"internal/ort", "internal/jobs", "internal/npz", "internal/fetch"},
 	{"bundle", "dataset", "prompt"},
 	{"vision", "text"},
 	{"generation"},
@@ -43,11 +43,12 @@ var soleImporter = map[string]string{
 
 // unaware lists what a room must not know beyond what the layers forbid.
 var unaware = map[string][]string{
-	"graph":   {"internal/ort", "storage", "internal/rng"},
-	"storage": {"graph", "internal/ort"},
-	"prompt":  {"internal/ort", "storage", "bundle"},
-	"dataset": {"internal/ort", "graph", "bundle"},
-	"api":     {"graph", "internal/ort"},
+	"internal/fetch": {"graph", "storage"},
+	"graph":          {"internal/ort", "storage", "internal/rng"},
+	"storage":        {"graph", "internal/ort"},
+	"prompt":         {"internal/ort", "storage", "bundle"},
+	"dataset":        {"internal/ort", "graph", "bundle"},
+	"api":            {"graph", "internal/ort"},
 }
 
 type pkg struct {
