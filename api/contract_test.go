@@ -206,6 +206,8 @@ func TestTheWholeServiceKeepsItsContract(t *testing.T) {
 	c.askJSON(t, "/v1/runs", map[string]any{"dataset": "none", "bundle": "starter", "recipe": "coop"}, 404, nil)
 	c.askJSON(t, "/v1/runs", map[string]any{"dataset": "emoji", "bundle": "starter", "recipe": "none"}, 404, nil)
 	c.askJSON(t, "/v1/runs", map[string]any{"dataset": "emoji", "typo": 1}, 400, nil)
+	c.askJSON(t, "/v1/runs", map[string]any{"dataset": "captions", "bundle": "starter", "recipe": "coop"}, 400, nil)
+	c.askJSON(t, "/v1/runs", map[string]any{"dataset": "emoji", "bundle": "starter", "recipe": "caption-prefix"}, 400, nil)
 
 	c.ask(t, "GET", "/v1/prompts", "", nil, 200)
 	c.ask(t, "GET", "/v1/prompts?revisions=all", "", nil, 200)

@@ -66,6 +66,14 @@ type Item struct {
 	Answers  []string `json:"answers,omitempty"` // to Question, by one or more people; may be none
 }
 
+// Texts are what people wrote of an item: answers where it has a question, else captions.
+func (it Item) Texts() []string {
+	if it.Question != "" {
+		return it.Answers
+	}
+	return it.Captions
+}
+
 // Kind is what a version says of its images.
 type Kind string
 

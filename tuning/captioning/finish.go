@@ -176,9 +176,9 @@ func Evaluate(ctx context.Context, m *caption.Model, p *prompt.Prompt, d *tuning
 			return nil, err
 		}
 		for i, s := range part {
-			texts, people = append(texts, said[i]), append(people, references(s))
+			texts, people = append(texts, said[i]), append(people, s.Item.Texts())
 			if len(e.Examples) < examples {
-				e.Examples = append(e.Examples, Example{s.ID, s.Item.Question, said[i], references(s)})
+				e.Examples = append(e.Examples, Example{s.ID, s.Item.Question, said[i], s.Item.Texts()})
 			}
 		}
 	}

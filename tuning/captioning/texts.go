@@ -44,7 +44,7 @@ func (t *Trainer) say(samples []tuning.Sample) ([][]spoken, error) {
 		if err != nil {
 			return nil, errs.New(errs.Of(err), "image %q: %w", s.Item.Path, err)
 		}
-		for _, text := range references(s) {
+		for _, text := range s.Item.Texts() {
 			words, err := answerTokens(t.model, s.Item.Question, text)
 			if err != nil {
 				return nil, errs.New(errs.Of(err), "image %q: %w", s.Item.Path, err)
@@ -73,14 +73,6 @@ func (t *Trainer) room() int {
 		prefix += mapperTokens(t.parts.Mapper)
 	}
 	return t.parts.Decoder.LongestText(prefix)
-}
-
-// references are the texts that people wrote of a sample: answers where it has a question, else captions.
-func references(s tuning.Sample) []string {
-	if s.Item.Question != "" {
-		return s.Item.Answers
-	}
-	return s.Item.Captions
 }
 
 // answerTokens are a text's tokens as they follow a question: for tokenizers that join a space to the word behind it, those

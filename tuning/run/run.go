@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/foretoken/foretoken/dataset"
 	"github.com/foretoken/foretoken/internal/errs"
 	"github.com/foretoken/foretoken/internal/jobs"
 	"github.com/foretoken/foretoken/storage"
@@ -87,10 +88,10 @@ func checkName(name string) error {
 	return errs.New(errs.Invalid, "prompt name %.120q: must be 1 to 100 letters, digits, dots, dashes or underscores", name)
 }
 
-// Create checks a spec, resolves its version and name, and enqueues the run.
+// Create checks a spec against its data set, resolves its version and name, and enqueues the run.
 func (s *Service) Create(ctx context.Context, spec Spec) (storage.Run, error) {
 	var none storage.Run
-	v, err := s.Catalog.Version(ctx, spec.Dataset, spec.Version)
+	row, err := s.Catalog.Version(ctx, spec.Dataset, spec.Version)
 	if err != nil {
 		return none, err
 	}
@@ -103,7 +104,14 @@ func (s *Service) Create(ctx context.Context, spec Spec) (storage.Run, error) {
 	if spec.HoldOut && (spec.Recipe.Captions() || spec.Recipe.Inverts()) {
 		return none, errs.New(errs.Invalid, "hold_out holds classes out, and a %s learns none: leave it out", spec.Recipe.Method)
 	}
-	spec.Version = v.Version
+	v, err := dataset.Load(ctx, s.Objects, row.Name, row.Version)
+	if err != nil {
+		return none, err
+	}
+	if err := spec.fits(v); err != nil {
+		return none, err
+	}
+	spec.Version = v.Digest
 	if spec.Prompt == "" {
 		spec.Prompt = spec.Dataset + "-" + spec.Recipe.Name
 	}

@@ -270,6 +270,71 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestDataSetsThatARecipeCantLearnFrom are refused when a run is created, not when a worker comes to it.
+func TestDataSetsThatARecipeCantLearnFrom(t *testing.T) {
+	s := newService(t)
+	upload(t, s, "captions")
+	upload(t, s, "concept")
+	for name, c := range map[string]struct {
+		recipe, dataset string
+		holdOut         bool
+		words           string // of the refusal; "" where it is accepted
+	}{
+		"classes of captions":    {"coop", "captions", false, `recipe "coop" learns to tell classes apart, and data set "captions" (captions) has 0, must be at least 2`},
+		"zero-shot of captions":  {"zero-shot", "captions", false, "has 0, must be at least 2"},
+		"classes of pictures":    {"maple", "concept", false, "(pictures) has 0"},
+		"captions of classes":    {"caption-prefix", "openmoji", false, `learns from captions or answers, and of image "train/`},
+		"captions of pictures":   {"caption-prefix", "concept", false, "(pictures) there are none"},
+		"captions of captions":   {"caption-prefix", "captions", false, ""},
+		"a word of classes":      {"textual-inversion", "openmoji", false, ""},
+		"a word of pictures":     {"textual-inversion", "concept", false, ""},
+		"classes, some held out": {"coop", "openmoji", true, ""},
+	} {
+		sp := spec(t, "coop", 1)
+		recipe, err := tuning.BuiltIn(c.recipe)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sp.Recipe, sp.Dataset, sp.HoldOut = recipe, c.dataset, c.holdOut
+		_, err = s.Create(t.Context(), sp)
+		if c.words == "" && err != nil || c.words != "" && (errs.Of(err) != errs.Invalid || !strings.Contains(err.Error(), c.words)) {
+			t.Errorf("%s: %v, want %q", name, err, c.words)
+		}
+	}
+}
+
+// TestVersionsThatFit goes through versions that have too little of something.
+func TestVersionsThatFit(t *testing.T) {
+	item := func(class int, split string, captions ...string) dataset.Item {
+		return dataset.Item{Path: split, Class: class, Split: split, Captions: captions}
+	}
+	classes := func(n int) []dataset.Class { return make([]dataset.Class, n) }
+	for name, c := range map[string]struct {
+		recipe  string
+		version dataset.Version
+		holdOut bool
+		words   string
+	}{
+		"one class":                 {"coop", dataset.Version{Classes: classes(1), Items: []dataset.Item{item(0, dataset.Train)}}, false, "has 1, must be at least 2"},
+		"three classes, half of it": {"coop", dataset.Version{Classes: classes(3), Items: []dataset.Item{item(0, dataset.Train), item(0, dataset.Test)}}, true, "has 3 classes, must be at least 4"},
+		"nothing to learn from":     {"coop", dataset.Version{Classes: classes(2), Items: []dataset.Item{item(0, dataset.Test)}}, false, "no training images"},
+		"nothing to learn":          {"zero-shot", dataset.Version{Classes: classes(2), Items: []dataset.Item{item(0, dataset.Test)}}, false, ""},
+		"nothing to score on":       {"coop", dataset.Version{Classes: classes(2), Items: []dataset.Item{item(0, dataset.Train)}}, false, "no test images"},
+		"captions, not to score on": {"caption-prefix", dataset.Version{Items: []dataset.Item{item(dataset.NoClass, dataset.Train, "a")}}, false, "no test images"},
+		"a class with captions":     {"caption-prefix", dataset.Version{Classes: classes(2), Items: []dataset.Item{item(0, dataset.Train, "a"), item(1, dataset.Test)}}, false, ""},
+		"a picture to learn from":   {"textual-inversion", dataset.Version{Items: []dataset.Item{item(dataset.NoClass, dataset.Train)}}, false, ""},
+	} {
+		recipe, err := tuning.BuiltIn(c.recipe)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = (&Spec{Recipe: recipe, HoldOut: c.holdOut}).fits(&c.version)
+		if c.words == "" && err != nil || c.words != "" && (errs.Of(err) != errs.Invalid || !strings.Contains(err.Error(), c.words)) {
+			t.Errorf("%s: %v, want %q", name, err, c.words)
+		}
+	}
+}
+
 func TestARunThatCantGoOnFailsWithTheReason(t *testing.T) {
 	s := newService(t)
 	start(t, s)

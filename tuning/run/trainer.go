@@ -67,10 +67,7 @@ func (s *Service) newTrainer(ctx context.Context, spec Spec) (Trainer, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &input{spec: spec, version: v, selection: v.All()}
-	if spec.Shots > 0 {
-		in.selection = v.FewShot(spec.Shots, spec.Seed)
-	}
+	in := &input{spec: spec, version: v, selection: spec.selection(v)}
 	in.data = tuning.LoadData(s.Objects, v, in.selection)
 	in.data.ShotsSeed = spec.Seed
 	return start(ctx, s.Models, in)
