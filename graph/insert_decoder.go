@@ -33,8 +33,9 @@ type DecoderTower struct {
 	Layers []DecoderLayer
 	Causal bool // no token looks ahead
 
-	active map[*Value]bool // on a float path from Embedding to Logits
-	others []*Value        // inputs [B,S] of no known use
+	original *Graph          // as exported, where the length of texts was opened, else nil
+	active   map[*Value]bool // on a float path from Embedding to Logits
+	others   []*Value        // inputs [B,S] of no known use
 }
 
 // DecoderLayer is one attention of a decoder.
@@ -59,7 +60,8 @@ func FindDecoder(g *Graph, output string) (*DecoderTower, error) {
 		return t, nil
 	}
 	if opened := t.opened(g.Clone()); opened != nil {
-		return opened, nil
+		opened.original, err = g.Only(output)
+		return opened, err
 	}
 	return nil, err
 }
@@ -464,6 +466,21 @@ func inferLonger(g *Graph, longer map[*Value]Dim) (err error) {
 	return nil
 }
 
+// LeadsTo says whether step, another graph of the same decoder, can go on from what this one gives out: it has the keys
+// and values of each attention that the step wants, and the step gives out its own.
+func (t *DecoderTower) LeadsTo(step *DecoderTower) bool {
+	if len(step.Layers) != len(t.Layers) {
+		return false
+	}
+	for i, l := range step.Layers {
+		first := t.Layers[i]
+		if l.Cross != first.Cross || l.PastKey != nil && (first.PresentKey == nil || first.PresentValue == nil) || !l.Cross && (l.PastKey == nil || l.PresentKey == nil || l.PresentValue == nil) {
+			return false
+		}
+	}
+	return true
+}
+
 // past is an input of keys that come before the tokens, nil for none.
 func (t *DecoderTower) past() *Value {
 	for _, l := range t.Layers {
@@ -488,7 +505,7 @@ func (s *surgery) firsts(ids *Value, p int64) *Value {
 	s.at = 0
 	first := s.op("Slice", nil, ids, s.ints(0), s.ints(1), s.ints(1))
 	s.lookups[first.Def] = true
-	return s.op("Expand", nil, first, s.ints(1, p))
+	return s.op("Tile", nil, first, s.ints(1, p)) // Expand to 0 places leaves one, in ONNX Runtime
 }
 
 // longerMask puts p ones into the mask [B,past+S], between past and tokens.

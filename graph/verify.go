@@ -97,7 +97,7 @@ func (c *checker) filler(v *Value, rows int) *Tensor {
 	if v.Type.IsFloat() {
 		return c.noise(dims...)
 	}
-	return integerTensor(slices.Repeat([]int64{1}, int(Count(dims))), v.Type, dims)
+	return Integers(slices.Repeat([]int64{1}, int(Count(dims))), v.Type, dims...)
 }
 
 // outputs runs a graph; all that comes out is finite.

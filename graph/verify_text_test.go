@@ -172,9 +172,14 @@ func TestEveryMistakeInTheSurgeryIsFoundOut(t *testing.T) {
 // may be larger where they broadcast anyway, and a vector has but one axis to squeeze.
 func moved(g *graph.Graph, known map[string]bool, at int) (*graph.Graph, string) {
 	c := g.Clone()
-	seen := 0
+	seen, targets := 0, map[*graph.Value]bool{}
 	for _, n := range c.Nodes {
-		if known[n.Outputs[0].Name] || n.Op == "Expand" || n.Op == "Squeeze" {
+		if n.Op == "Expand" {
+			targets[n.Inputs[1]] = true
+		}
+	}
+	for _, n := range c.Nodes {
+		if known[n.Outputs[0].Name] || n.Op == "Expand" || n.Op == "Squeeze" || targets[n.Outputs[0]] {
 			continue
 		}
 		for i, v := range n.Inputs {

@@ -116,7 +116,7 @@ func (w *texts) batch(x textIDs) given {
 				all = append(all, of(row, i))
 			}
 		}
-		in[v.Name] = integerTensor(all, v.Type, dims)
+		in[v.Name] = Integers(all, v.Type, dims...)
 	}
 	maps.Copy(in, w.others)
 	put(w.t.IDs, func(row, i int) int64 { return x.ids[row][i] })
@@ -129,27 +129,6 @@ func (w *texts) batch(x textIDs) given {
 	put(w.t.Segments, func(int, int) int64 { return 0 })
 	put(w.t.Positions, func(_, i int) int64 { return int64(i) })
 	return in
-}
-
-// integerTensor makes a tensor of int64, int32, bool or float, as graphs take ids and masks.
-func integerTensor(values []int64, t DataType, dims []int64) *Tensor {
-	switch t {
-	case Int32:
-		return NewTensor(converted(values, func(x int64) int32 { return int32(x) }), dims...)
-	case Bool:
-		return NewTensor(converted(values, func(x int64) bool { return x != 0 }), dims...)
-	case Float:
-		return NewTensor(converted(values, func(x int64) float32 { return float32(x) }), dims...)
-	}
-	return NewTensor(values, dims...)
-}
-
-func converted[T any](values []int64, f func(int64) T) []T {
-	out := make([]T, len(values))
-	for i, x := range values {
-		out[i] = f(x)
-	}
-	return out
 }
 
 // findEnds finds ids that end texts: the output depends on the first and the last word in front of them. Of a tower that

@@ -136,12 +136,17 @@ func (ms *Models) entry(ctx context.Context, name string) (*opened, error) {
 // is says whether the model is open.
 func (m *opened) is() bool { return m.encoder != nil || m.captioner != nil || m.painter != nil }
 
-// load opens a bundle by its kind; verify has two encoders run once with prompts in them.
+// load opens a bundle by its kind; verify has encoders and decoders run with prompts in them.
 func (m *opened) load(b *bundle.Bundle, o ort.Options, verify bool) error {
 	m.kind = b.Kind()
 	switch m.kind {
 	case bundle.Captioner:
 		c, err := caption.Open(b, o)
+		if err == nil && verify {
+			if err = c.Verify(); err != nil {
+				c.Close()
+			}
+		}
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"strconv"
 	"sync"
@@ -243,6 +244,42 @@ func (m *Model) fit() error {
 		return errs.New(errs.Unsupported, "bundle %s: the encoder's output %q of shape %s does not fit the decoder's input %q of shape %s", m.Bundle.Name, m.Images.Info.Output.Name, out, m.Decoder.Encoder.Name, m.Decoder.Encoder.Shape)
 	}
 	return nil
+}
+
+// Verify runs the image encoder and the decoder on noise and on random words to see that prompts enter them as they
+// should, and that texts go on from one token to the next. A model into which prompts would go wrongly is an error that says
+// what came out otherwise.
+func (m *Model) Verify() error {
+	r, ahead := &ort.Runner{Options: m.options}, &ort.Runner{Options: m.options}
+	defer r.Close()
+	defer ahead.Close()
+	err := m.Images.Info.Verify(r.Run)
+	if err == nil {
+		err = m.Decoder.Verify(r.Run)
+	}
+	if err == nil && m.step != nil && m.step != m.Decoder && m.Decoder.LeadsTo(m.step) {
+		err = m.Decoder.VerifyStep(m.step, m.split(r.Run, ahead.Run))
+	}
+	if err != nil {
+		return errs.New(errs.Of(err), "bundle %s: prompts go wrongly into the model, and it is refused: %w", m.Bundle.Name, err)
+	}
+	return nil
+}
+
+// split runs a step's graph in the parts that it was split into.
+func (m *Model) split(run, ahead graph.Runner) graph.Runner {
+	return func(g *graph.Graph, in map[string]*graph.Tensor) (map[string]*graph.Tensor, error) {
+		if g != m.step.Graph || m.ahead == nil {
+			return run(g, in)
+		}
+		out, err := ahead(m.ahead, in)
+		if err != nil {
+			return nil, err
+		}
+		in = maps.Clone(in)
+		maps.Copy(in, out)
+		return run(m.behind, in)
+	}
 }
 
 // Mapped says whether the decoder has no cross attention: the image reaches it as a prefix alone.

@@ -175,16 +175,7 @@ func (r *rows) lookAgain(ctx context.Context, in *feed) (err error) {
 
 // continues says whether the keys and values of the first step can be gone on from.
 func (r *rows) continues() bool {
-	if r.step == nil || r.shape.uncached || len(r.step.Layers) != len(r.Decoder.Layers) {
-		return false
-	}
-	for i, l := range r.step.Layers {
-		first := r.Decoder.Layers[i]
-		if l.Cross != first.Cross || l.PastKey != nil && (first.PresentKey == nil || first.PresentValue == nil) || !l.Cross && (l.PastKey == nil || l.PresentKey == nil || l.PresentValue == nil) {
-			return false
-		}
-	}
-	return true
+	return r.step != nil && !r.shape.uncached && r.Decoder.LeadsTo(r.step)
 }
 
 // keep takes the keys and values of the first step. Where a token was put behind an empty opening, its are left out.
