@@ -349,6 +349,21 @@ func TestOpenAIsClientDraws(t *testing.T) {
 	if card.Seed != 8 || same(first, second) {
 		t.Errorf("the second picture has seed %d, and is the first one: %v", card.Seed, same(first, second))
 	}
+	u := two.Usage
+	if latents := int64(first.Bounds().Dx() * first.Bounds().Dy() / 4); u.OutputTokens != 2*latents || u.OutputTokensDetails.ImageTokens != u.OutputTokens {
+		t.Errorf("usage %s of two pictures of %v", u.RawJSON(), first.Bounds())
+	}
+	if u.InputTokens != 8 || u.InputTokensDetails.TextTokens != 8 || u.InputTokensDetails.ImageTokens != 0 || u.TotalTokens != u.InputTokens+u.OutputTokens {
+		t.Errorf("usage %s of %q without %q", u.RawJSON(), p.Prompt, card.Negative)
+	}
+	streamed := client.Images.GenerateStreaming(ctx, p, ours...)
+	sum, pictures := int64(0), 0
+	for ; streamed.Next(); pictures++ {
+		sum += streamed.Current().Usage.TotalTokens
+	}
+	if check(t, streamed.Err()); pictures != 2 || sum != u.TotalTokens {
+		t.Errorf("%d streamed pictures use %d tokens, want those of the whole answer, %d", pictures, sum, u.TotalTokens)
+	}
 	p.N, p.ResponseFormat = openai.Int(1), openai.ImageGenerateParamsResponseFormatURL
 	one := must(client.Images.Generate(ctx, p, ours...))(t)
 	answer := must(http.Get(one.Data[0].URL))(t)
@@ -369,13 +384,35 @@ func TestOpenAIsClientDraws(t *testing.T) {
 	}
 
 	picture, mask := square(t, 255), square(t, 0)
-	edit := openai.ImageEditParams{
-		Model: "painter", Prompt: "a red cat", Image: openai.ImageEditParamsImageUnion{OfFile: openai.File(bytes.NewReader(picture), "a.png", "image/png")},
-		Mask: openai.File(bytes.NewReader(mask), "mask.png", "image/png"), ResponseFormat: openai.ImageEditParamsResponseFormatB64JSON,
+	edit := func(parts int64) openai.ImageEditParams {
+		return openai.ImageEditParams{
+			Model: "painter", Prompt: "a red cat", Image: openai.ImageEditParamsImageUnion{OfFile: openai.File(bytes.NewReader(picture), "a.png", "image/png")},
+			Mask: openai.File(bytes.NewReader(mask), "mask.png", "image/png"), ResponseFormat: openai.ImageEditParamsResponseFormatB64JSON, PartialImages: openai.Int(parts),
+		}
 	}
-	edited := must(client.Images.Edit(ctx, edit, option.WithRequestTimeout(0)))(t)
-	if _, card := pngOf(t, base64Of(t, edited.Data[0].B64JSON)); card.Task != "image_edit" || card.Image != digestOf(picture) || card.Mask != digestOf(mask) {
+	var usage openai.ImageEditCompletedEventUsage
+	previews, done = drain(t, client.Images.EditStreaming(ctx, edit(2)), func(e openai.ImageEditStreamEventUnion) (string, string, int64) {
+		usage = e.Usage
+		return e.Type, e.B64JSON, e.PartialImageIndex
+	})
+	if len(previews) != 2 || len(done) != 1 {
+		t.Fatalf("%d previews of the edit, %d pictures", len(previews), len(done))
+	}
+	last, card := pngOf(t, done[0])
+	if card.Task != "image_edit" || card.Image != digestOf(picture) || card.Mask != digestOf(mask) {
 		t.Errorf("the edit's card %+v", card)
+	}
+	if same(last, must(png.Decode(bytes.NewReader(previews[0])))(t)) {
+		t.Error("the preview of the edit is the picture")
+	}
+	again := edit(0) // with the seed that was drawn: where it streams, the client sends no fields of its caller's
+	again.SetExtraFields(map[string]any{"seed": strconv.FormatUint(card.Seed, 10)})
+	edited := must(client.Images.Edit(ctx, again))(t)
+	if whole, _ := pngOf(t, base64Of(t, edited.Data[0].B64JSON)); !same(whole, last) {
+		t.Error("the streamed edit is another one")
+	}
+	if usage.InputTokensDetails.TextTokens != 3 || usage.InputTokensDetails.ImageTokens != usage.OutputTokens || usage.TotalTokens != 3+2*usage.OutputTokens || usage.TotalTokens != edited.Usage.TotalTokens {
+		t.Errorf("the streamed edit's usage is %s, the edit's %s", usage.RawJSON(), edited.Usage.RawJSON())
 	}
 	var varied struct{ Data []struct{ URL string } }
 	contentType, body := form(t, map[string][]byte{"image": picture}, map[string]string{"model": "painter", "n": "2", "steps": "4"})

@@ -62,6 +62,7 @@ type painting struct {
 	task    string
 	painter *serving.Painter
 	out     *stream
+	counted bool // whether an event has told what was put in
 }
 
 // paint draws what a request asks for. r has the image and the mask, where there are any.
@@ -125,7 +126,28 @@ func (p *painting) answer(results []diffusion.Result) error {
 	}
 	return answer(p.c, gin.H{
 		"created": time.Now().Unix(), "data": data, "size": sizeOf(results[0].Image), "background": "opaque", "output_format": "png",
+		"usage": p.usage(results...),
 	}, nil)
+}
+
+// usage counts tokens as OpenAI does, what is put in once a request: those of the words, and an image's latents. Of a
+// stream's events, the first picture's has what was put in, so that their sum is the request's.
+func (p *painting) usage(results ...diffusion.Result) gin.H {
+	text, image, drawn := 0, 0, 0
+	for _, r := range results {
+		drawn += r.Latents
+	}
+	if !p.counted {
+		text = results[0].TextTokens
+		if p.in.image != nil {
+			image = results[0].Latents
+		}
+	}
+	p.counted = true
+	return gin.H{
+		"input_tokens": text + image, "input_tokens_details": gin.H{"text_tokens": text, "image_tokens": image},
+		"output_tokens": drawn, "output_tokens_details": gin.H{"text_tokens": 0, "image_tokens": drawn}, "total_tokens": text + image + drawn,
+	}
 }
 
 // keep writes a picture with its card as a PNG, and stores it under its digest.
@@ -218,6 +240,6 @@ func (p *painting) complete(picture int, r diffusion.Result) error {
 	}
 	kind := p.task + ".completed"
 	event := p.event(kind, picture, r.Image, b)
-	event["seed"] = r.Seed
+	event["seed"], event["usage"] = r.Seed, p.usage(r)
 	return p.out.send(kind, event)
 }

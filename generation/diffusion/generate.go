@@ -42,6 +42,7 @@ type row struct {
 	with          *condition
 	without       *condition // nil where guidance does nothing
 	truncated     bool
+	tokens        int // of the texts, as the last encoder read them
 	height, width int // of latents
 }
 
@@ -89,16 +90,17 @@ func (p *Pipeline) readTexts(ctx context.Context, rows []*row) error {
 	for i, e := range p.Texts {
 		var ids [][]int64
 		for _, r := range rows {
-			row, cut, err := words.IDs(i, r.Prompt, r.Concepts)
+			with, err := words.IDs(i, r.Prompt, r.Concepts)
 			if err != nil {
 				return err
 			}
-			negative, cutToo, err := words.NegativeIDs(i, r.Negative, r.Concepts)
+			without, err := words.NegativeIDs(i, r.Negative, r.Concepts)
 			if err != nil {
 				return err
 			}
-			ids = append(ids, row, negative)
-			r.truncated = r.truncated || cut || cutToo
+			ids = append(ids, with.IDs, without.IDs)
+			r.truncated = r.truncated || with.Cut || without.Cut
+			r.tokens = with.Tokens + without.Tokens
 		}
 		all, err := e.encode(ctx, ids, words.Rows(i))
 		if err != nil {
@@ -332,7 +334,7 @@ func (p *Pipeline) finish(ctx context.Context, r *row) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	res := Result{Image: picture(pixels, r.Height, r.Width), Seed: r.Seed, Truncated: r.truncated, Steps: r.Steps, Guidance: r.Guidance, Scheduler: r.Scheduler}
+	res := Result{Image: picture(pixels, r.Height, r.Width), Seed: r.Seed, Truncated: r.truncated, TextTokens: r.tokens, Latents: r.height * r.width, Steps: r.Steps, Guidance: r.Guidance, Scheduler: r.Scheduler}
 	safety, err := p.safety.get()
 	if err != nil {
 		return Result{}, err

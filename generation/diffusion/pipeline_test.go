@@ -220,6 +220,38 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	}
 }
 
+func TestTokensAndLatentsAreCounted(t *testing.T) {
+	f, p := readFixtures(t), openFixture(t, "sd")
+	mug := f.concept(p, "concept")
+	count := func(r Request) int {
+		r.Steps = 1
+		res := generate(t, p, r)[0]
+		if size := res.Image.Bounds().Size(); res.Latents*p.Factor*p.Factor != size.X*size.Y {
+			t.Errorf("%d latents of %v pixels, each of %d x %d", res.Latents, size, p.Factor, p.Factor)
+		}
+		return res.TextTokens
+	}
+	cat := count(Request{Prompt: "a cat"})
+	learned := int(mug.Tensors["embedding"].Dims[0])
+	for name, c := range map[string]struct {
+		r    Request
+		want int
+	}{
+		"nothing":        {Request{}, 0},
+		"not a cat":      {Request{Negative: "a cat"}, cat},
+		"both":           {Request{Prompt: "a cat", Negative: "a cat", Width: 2 * p.Multiple, Height: p.Multiple}, 2 * cat},
+		"a learned word": {Request{Prompt: "a cat <mug>", Concepts: []*prompt.Prompt{mug}}, cat + learned},
+		"a long text":    {Request{Prompt: strings.Repeat("a cat ", 10)}, p.Texts[0].Window - 2},
+	} {
+		if got := count(c.r); got != c.want {
+			t.Errorf("%s: %d tokens, want %d", name, got, c.want)
+		}
+	}
+	if cat < 2 {
+		t.Errorf("a cat has %d tokens", cat)
+	}
+}
+
 func TestSizesFollowTheImage(t *testing.T) {
 	p := openFixture(t, "sd")
 	r, err := p.Resolve(Request{Image: image.NewNRGBA(image.Rect(0, 0, 51, 22))})

@@ -60,6 +60,9 @@ type Result struct {
 	Unsafe bool
 	// Truncated says that Prompt or Negative was longer than the encoder's window and was cut.
 	Truncated bool
+	// TextTokens is how many tokens of Prompt and Negative were read, learned words' among them; those that open, close and
+	// pad a text don't count. Latents is how many latents the picture has: what the network sees of it.
+	TextTokens, Latents int
 
 	// What was left to defaults, as it was done.
 	Steps     int

@@ -217,21 +217,28 @@ func (e *TextEncoder) close() {
 	e.sessions = map[towerKey]*ort.Session{}
 }
 
-// frame pads a text's ids to the window, or cuts it, and says whether it did. A learned word that would
-// be cut off is an error.
-func (e *TextEncoder) frame(ids []int64) (framed []int64, cut bool, err error) {
+// Framed is a text as an encoder takes it.
+type Framed struct {
+	IDs    []int64 // [Window]: opened, closed, padded
+	Tokens int     // how many of them are of the text itself
+	Cut    bool    // whether the text was longer
+}
+
+// frame pads a text's ids to the window, or cuts it. A learned word that would be cut off is an error.
+func (e *TextEncoder) frame(ids []int64) (Framed, error) {
+	var f Framed
 	room := e.Window - len(e.Tokenizer.Frame(nil))
 	if len(ids) > room {
 		if slices.Max(ids[room:]) >= e.Vocabulary() {
-			return nil, true, errs.New(errs.Invalid, "the prompt has %d tokens and a learned word behind the %d that %s looks at: make it shorter", len(ids), room, e.name)
+			return f, errs.New(errs.Invalid, "the prompt has %d tokens and a learned word behind the %d that %s looks at: make it shorter", len(ids), room, e.name)
 		}
-		ids, cut = ids[:room], true
+		ids, f.Cut = ids[:room], true
 	}
-	framed = e.Tokenizer.Frame(ids)
-	for len(framed) < e.Window {
-		framed = append(framed, e.Tokenizer.Pad())
+	f.IDs, f.Tokens = e.Tokenizer.Frame(ids), len(ids)
+	for len(f.IDs) < e.Window {
+		f.IDs = append(f.IDs, e.Tokenizer.Pad())
 	}
-	return framed, cut, nil
+	return f, nil
 }
 
 // pieces cuts a text at the placeholders that it holds, whatever their case: "a <mug> here" at "<mug>" is

@@ -85,18 +85,18 @@ func (w *Words) ids(encoder int, q *prompt.Prompt) []int64 {
 }
 
 // IDs are a text's ids for an encoder, padded or cut to its window: the placeholders of the prompts given
-// are their learned words, styles stand in front. It says whether the text was cut.
-func (w *Words) IDs(encoder int, s string, prompts []*prompt.Prompt) (ids []int64, cut bool, err error) {
+// are their learned words, styles stand in front.
+func (w *Words) IDs(encoder int, s string, prompts []*prompt.Prompt) (Framed, error) {
 	return w.sequence(encoder, s, prompts, prompt.Style)
 }
 
 // NegativeIDs are those of a negative prompt: negative prompts whose placeholder is not in the text stand
 // in front.
-func (w *Words) NegativeIDs(encoder int, s string, prompts []*prompt.Prompt) (ids []int64, cut bool, err error) {
+func (w *Words) NegativeIDs(encoder int, s string, prompts []*prompt.Prompt) (Framed, error) {
 	return w.sequence(encoder, s, prompts, prompt.Negative)
 }
 
-func (w *Words) sequence(encoder int, s string, prompts []*prompt.Prompt, ahead prompt.Kind) ([]int64, bool, error) {
+func (w *Words) sequence(encoder int, s string, prompts []*prompt.Prompt, ahead prompt.Kind) (Framed, error) {
 	e := w.pipeline.Texts[encoder]
 	byToken := map[string]*prompt.Prompt{}
 	var placeholders []string
@@ -120,7 +120,7 @@ func (w *Words) sequence(encoder int, s string, prompts []*prompt.Prompt, ahead 
 		}
 		words, err := e.Tokenizer.Tokens(part)
 		if err != nil {
-			return nil, false, err
+			return Framed{}, err
 		}
 		ids = append(ids, words...)
 	}

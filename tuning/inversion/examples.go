@@ -142,11 +142,11 @@ func (t *Trainer) ids(s string) ([][]int64, error) {
 		if t.Recipe.Method == tuning.Negative {
 			read = words.NegativeIDs
 		}
-		ids, _, err := read(i, s, concepts)
+		framed, err := read(i, s, concepts)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, ids)
+		all = append(all, framed.IDs)
 	}
 	t.texts[s] = all
 	return all, nil

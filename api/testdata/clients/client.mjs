@@ -57,6 +57,11 @@ for await (const e of await client.images.generate({ ...ours, stream: true, part
 assert.deepEqual(events.map((e) => e.type), ["image_generation.partial_image", "image_generation.partial_image", "image_generation.completed"]);
 assert.deepEqual(events.slice(0, 2).map((e) => e.partial_image_index), [0, 1]);
 assert.ok(events[2].b64_json.length > 100);
-const edited = await client.images.edit({ ...ours, image: await OpenAI.toFile(readFileSync(image), "image.png", { type: "image/png" }), size: "32x32" });
+const edit = async () => ({ ...ours, image: await OpenAI.toFile(readFileSync(image), "image.png", { type: "image/png" }), size: "32x32" });
+const edited = await client.images.edit(await edit());
 assert.ok(edited.data[0].url.startsWith("http"));
+const edits = [];
+for await (const e of await client.images.edit({ ...(await edit()), stream: true, partial_images: 2 })) edits.push(e);
+assert.deepEqual(edits.map((e) => e.type), ["image_edit.partial_image", "image_edit.partial_image", "image_edit.completed"]);
+assert.equal(edits[2].usage.total_tokens, edited.usage.total_tokens);
 console.log("node", process.version);

@@ -55,6 +55,11 @@ assert first.startswith(b"\x89PNG") and b"foretoken" in first and drawn.data[1].
 events = list(client.images.generate(model="painter", prompt="a red cat", stream=True, partial_images=2, extra_body={"seed": 7, "steps": 4}))
 assert [e.type for e in events] == ["image_generation.partial_image"] * 2 + ["image_generation.completed"], [e.type for e in events]
 assert [e.partial_image_index for e in events[:2]] == [0, 1] and base64.b64decode(events[2].b64_json).startswith(b"\x89PNG")
+edit = dict(model="painter", prompt="a red cat", image=open(image, "rb"), size="32x32", extra_body={"seed": 7, "steps": 4})
+events = list(client.images.edit(**edit, stream=True, partial_images=2))
+assert [e.type for e in events] == ["image_edit.partial_image"] * 2 + ["image_edit.completed"], [e.type for e in events]
+used = events[2].usage
+assert used.input_tokens_details.image_tokens == used.output_tokens > 0 and drawn.usage.output_tokens == 2 * used.output_tokens, (used, drawn.usage)
 varied = client.images.create_variation(model="painter", image=open(image, "rb"), size="32x32", extra_body={"steps": 4})
 assert varied.data[0].url.startswith("http"), varied
 print("python", openai.__version__)
