@@ -3,7 +3,7 @@
 Usage: generation_evaluate.py WORK STARTER OUT.json SHEET.png [PARTS]     PARTS, "captioner painter": what is measured anew
 STARTER is the folder that holds bundle, captioner and painter. Of the captioner: names, kinds and yes-or-no answers of pictures in
 two styles that it has never seen, and of concepts it has never seen. Of the painter: CLIP scores under the dual encoder beside
-those of the vendors' own drawings and of the same pictures under another's text, and a sheet of samples.
+those of the vendors' own drawings and of the same pictures under another's text, the denoising loss, and a sheet of samples.
 """
 import json, os, random, sys
 
@@ -20,7 +20,7 @@ import painter
 import tokens
 import vae
 
-COUNT, DRAWN, BATCH, LONGEST = 400, 48, 24, 40
+COUNT, DRAWN, NOISED, BATCH, LONGEST = 400, 48, 240, 24, 40
 SEEN = ["a flat drawing of a red heart", "a 3d drawing of a grinning face", "a simple drawing of the flag of France", "a shaded drawing of a banana",
         "a monochrome drawing of a cat face", "a flat drawing of a house on a blue background", "a smooth drawing of an evergreen tree", "a high contrast drawing of an umbrella",
         "a 3d drawing of an automobile", "a flat drawing of sunglasses on a yellow background", "an old drawing of a hamburger", "a bright drawing of a tropical fish"]
@@ -66,7 +66,7 @@ class Painter:
     """Pictures of the committed files."""
 
     def __init__(self, folder):
-        self.words, self.unet, self.decoder = (session(f"{folder}/{part}/model.onnx") for part in ("text_encoder", "unet", "vae_decoder"))
+        self.words, self.unet, self.encoder, self.decoder = (session(f"{folder}/{part}/model.onnx") for part in ("text_encoder", "unet", "vae_encoder", "vae_decoder"))
         self.tokenizer = Tokenizer.from_file(f"{folder}/tokenizer/tokenizer.json")
         self.tokenizer.enable_truncation(painter.CONTEXT)
         self.tokenizer.enable_padding(length=painter.CONTEXT, pad_id=self.tokenizer.token_to_id("<|endoftext|>"), pad_token="<|endoftext|>")
@@ -90,6 +90,18 @@ class Painter:
             y = self.decoder.run(None, {"latent_sample": x.numpy()})[0]
             out.append(((np.clip(y, -1, 1) + 1) * 127.5).round().astype(np.uint8).transpose(0, 2, 3, 1))
         return np.concatenate(out)
+
+    def loss(self, pictures, texts):
+        """The denoising loss of pixels [n,3,64,64] under their texts, each at one timestep with one noise, which are the same at every call."""
+        given, total = torch.Generator().manual_seed(1), 0.0
+        timesteps = ((torch.arange(len(texts)) + 0.5) * 1000 / len(texts)).long()[torch.randperm(len(texts), generator=given)]
+        for i in range(0, len(texts), BATCH):
+            x, t = torch.from_numpy(self.encoder.run(None, {"sample": pictures[i : i + BATCH].numpy()})[0][:, : vae.LATENTS]), timesteps[i : i + BATCH]
+            noise = torch.randn(x.shape, generator=given)
+            noised, v = self.scheduler.add_noise(x, noise, t), self.scheduler.get_velocity(x, noise, t)
+            got = self.unet.run(None, dict(sample=noised.numpy(), timestep=t.numpy(), encoder_hidden_states=self.states(list(texts[i : i + BATCH]))))[0]
+            total += float(((torch.from_numpy(got) - v) ** 2).mean((1, 2, 3)).sum())
+        return total / len(texts)
 
 
 class Judge:
@@ -152,14 +164,15 @@ def painter_figures(work, starter, meta, sets, rng, sheet):
     judge, maker, small, rows = Judge(f"{starter}/bundle"), Painter(f"{starter}/painter"), vae.pictures(work), meta["rows"]
     figures = {}
     for name in ("trained pictures", "seen styles, unseen concepts"):
-        chosen = rng.sample(sets[name], DRAWN)
-        styles = [captions.STYLES[rows[r]["style"]] for r in chosen]
-        things = [captions.thing(meta["concepts"][rows[r]["hex"]]["label"]) for r in chosen]
-        made = maker.draw([f"{'an' if s[0] in 'aeiou' else 'a'} {s} drawing of {t}" for s, t in zip(styles, things)])
-        real = vae.on(small[chosen], torch.ones(len(chosen), 3))
+        chosen, noised = rng.sample(sets[name], DRAWN), random.Random(1).sample(sets[name], NOISED)
+        thing = lambda r: captions.thing(meta["concepts"][rows[r]["hex"]]["label"])
+        text = lambda r: f"{'an' if captions.STYLES[rows[r]['style']][0] in 'aeiou' else 'a'} {captions.STYLES[rows[r]['style']]} drawing of {thing(r)}"
+        on_white = lambda chosen: vae.on(small[chosen], torch.ones(len(chosen), 3))
+        things, made, real = [thing(r) for r in chosen], maker.draw([text(r) for r in chosen]), on_white(chosen)
         real = (real.permute(0, 2, 3, 1).numpy() * 127.5 + 127.5).round().astype(np.uint8)
         t, m, v = judge.texts([f"a drawing of {x}" for x in things]), judge.images(made), judge.images(real)
         figures[name] = dict(
+            denoising_loss=round(maker.loss(on_white(noised), [text(r) for r in noised]), 4),
             pictures=len(chosen), clip_score=score(m, t), under_anothers_text=score(m, np.roll(t, 1, 0)), of_the_vendors=score(v, t),
             own_text_first=round(100 * float(((m @ t.T).argmax(1) == np.arange(len(t))).mean()), 1), of_the_vendors_own_text_first=round(100 * float(((v @ t.T).argmax(1) == np.arange(len(t))).mean()), 1),
             cosine_to_the_vendors=round(float((m * v).sum(1).mean()), 3), cosine_to_anothers=round(float((m * np.roll(v, 1, 0)).sum(1).mean()), 3))

@@ -1,6 +1,7 @@
-"""Weights in half the bytes."""
+"""Weights in half the bytes, and how to read them back."""
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 HALF_FROM = 4096  # numbers; smaller weights stay fp32
@@ -19,3 +20,19 @@ def halve(path, wanted=lambda w, graph: True):
         model.graph.node.insert(0, cast)
     onnx.checker.check_model(model)
     onnx.save(model, path)
+
+
+def read(path):
+    """The state dict of a network that was exported and halved. The tracing exporter keeps PyTorch's names but of the matrices of
+    linear layers, which it transposes, and of the scales and shifts of group norms: those are named by the nodes that use them."""
+    graph = onnx.load(path).graph
+    stored = {w.name.removesuffix("_fp16"): torch.from_numpy(numpy_helper.to_array(w).astype(np.float32)) for w in graph.initializer}
+    state = {}
+    for node in graph.node:
+        for name in set(node.input) & set(stored):
+            w = stored[name]
+            if name.startswith("onnx::"):
+                module = ".".join(node.name.strip("/").split("/")[:-1])
+                name, w = {"MatMul": (module + ".weight", w.mT), "Mul": (module + ".weight", w.flatten()), "Add": (module + ".bias", w.flatten())}[node.op_type]
+            state[name.split(".", 1)[1]] = w.contiguous()
+    return state

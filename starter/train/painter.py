@@ -1,8 +1,10 @@
+raise SystemExit("STOPPED BY THE LEAD: read /tmp/w/PAINTER_NOTE.txt before anything else; delete this line, do not train")
 """Train the painter's UNet: noise and the frozen text tower's states -> latents of a 64x64 drawing.
 
-Usage: painter.py WORK BUNDLE MINUTES
+Usage: painter.py WORK BUNDLE MINUTES [PAINTER]
 Reads WORK/data160, WORK/vae.pt and BUNDLE's text tower; writes WORK/painter.pt, the running mean of the weights, every few
-minutes, and a sheet of samples beside it. One thread. The target is v (Salimans & Ho 2022, arXiv:2202.00512) under Stable
+minutes, and a sheet of samples beside it. With the bundle PAINTER it goes on from its UNet, at a lower rate and with other texts, and
+its autoencoder, which stays, becomes WORK/vae.pt. One thread. The target is v (Salimans & Ho 2022, arXiv:2202.00512) under Stable
 Diffusion's noise schedule; a tenth of the captions are empty, for classifier-free guidance.
 """
 import os, random, sys, time
@@ -17,10 +19,14 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 import captions
+import half
 import vae
 
 VIEWS, CONTEXT, WIDTH = 3, 32, 256  # asked for in so many ways; the text tower's window and width
-BATCH, RATE, EMPTY, MEMORY, GUIDANCE, STEPS = 32, 1e-3, 0.1, 0.999, 4, 20
+BATCH, EMPTY, MEMORY, GUIDANCE, STEPS = 32, 0.1, 0.999, 4, 20
+FIRST = dict(rate=1e-3, fall=2.5, texts=0)  # the rate stays until 1 / fall of the time is left, then falls to nothing; texts: their seed
+THEN = dict(rate=8e-4, fall=1.5, texts=1)
+BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()  # elsewhere it is emulated, many times slower
 SCHEDULE = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
                 clip_sample=False, set_alpha_to_one=False, steps_offset=1, timestep_spacing="leading")
 SHEET = ["a flat drawing of a red heart", "a 3d drawing of a grinning face", "a simple drawing of the flag of France", "a shaded drawing of a banana",
@@ -53,12 +59,12 @@ class Words:
         return self.session.run(["last_hidden_state"], {"input_ids": ids})[0]
 
 
-def cache(work, words):
+def cache(work, words, seed):
     """Latents [n,4,16,16] and text states [n,32,256] of every trained picture in VIEWS ways, as half floats."""
-    paths = f"{work}/painter_latents.npy", f"{work}/painter_states.npy"
+    paths = f"{work}/painter_latents{seed}.npy", f"{work}/painter_states{seed}.npy"
     if not os.path.exists(paths[0]):
         meta, small = captions.load(work), vae.pictures(work)
-        rng = random.Random(0)
+        rng = random.Random(seed)
         asked = [(row, *captions.describe(meta, row, rng)) for _ in range(VIEWS) for row in captions.trained(meta)]
         coder = vae.Coder().eval()
         coder.load_state_dict(torch.load(f"{work}/vae.pt"))
@@ -67,7 +73,7 @@ def cache(work, words):
         for i in range(0, len(asked), 64):
             rows, texts, colours = zip(*asked[i : i + 64])
             behind = torch.tensor([captions.ground(c) if c else [1.0, 1, 1] for c in colours])
-            with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, BFLOAT16):
                 z = coder.encode(vae.on(small[list(rows)], behind)).float()
             latents[i : i + 64], states[i : i + 64] = z.numpy(), words(list(texts))
         os.rename(paths[0] + ".part", paths[0])
@@ -90,30 +96,34 @@ def sheet(unet, work, words, path):
     Image.fromarray(y.reshape(2, 8, 64, 64, 3).transpose(0, 2, 1, 3, 4).reshape(128, 512, 3)).save(path)
 
 
-def main(work, bundle, minutes):
+def main(work, bundle, minutes, start=None):
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    words = Words(bundle)
-    latents, states = cache(work, words)
+    phase, unet, words = THEN if start else FIRST, build(), Words(bundle)
+    if start:
+        unet.load_state_dict(half.read(f"{start}/unet/model.onnx"))
+        torch.save({**half.read(f"{start}/vae_encoder/model.onnx"), **half.read(f"{start}/vae_decoder/model.onnx")}, f"{work}/vae.pt")
+    latents, states = cache(work, words, phase["texts"])
     nothing = torch.from_numpy(words([""]))
-    unet = build()
+    compiled = torch.compile(unet)
+    compiled(torch.zeros(BATCH, 4, 16, 16), torch.zeros(BATCH, dtype=torch.int64), nothing.repeat(BATCH, 1, 1)).sample.sum().backward()
     memory = lambda mean, new, n: mean + (1 - min(MEMORY, (1 + n) / (10 + n))) * (new - mean)
     running = torch.optim.swa_utils.AveragedModel(unet, avg_fn=memory)
-    opt = torch.optim.AdamW(unet.parameters(), lr=RATE, weight_decay=1e-2, betas=(0.9, 0.99))
+    opt = torch.optim.AdamW(unet.parameters(), lr=phase["rate"], weight_decay=1e-2, betas=(0.9, 0.99), fused=True)
     kept = DDIMScheduler(**SCHEDULE).alphas_cumprod
     print(sum(p.numel() for p in unet.parameters()) / 1e6, "M;", len(latents), "pictures and texts", flush=True)
     begin, average, step, saved = time.time(), None, 0, 0
     while (share := (time.time() - begin) / 60 / minutes) < 1:
         step += 1
         for g in opt.param_groups:
-            g["lr"] = RATE * min(1, step / 200, 2.5 * (1 - share)) + 1e-6
+            g["lr"] = phase["rate"] * min(1, step / 200, phase["fall"] * (1 - share)) + 1e-6
         index = np.random.randint(len(latents), size=BATCH)
         x, s = torch.from_numpy(latents[index]).float(), torch.from_numpy(states[index]).float()
         s = torch.where(torch.rand(BATCH, 1, 1) < EMPTY, nothing, s)
-        t, noise = torch.randint(1000, (BATCH,)), torch.randn_like(x)
+        t, noise = ((torch.arange(BATCH) + torch.rand(BATCH)) * 1000 / BATCH).long(), torch.randn_like(x)  # timesteps from all of the schedule
         signal, spread = kept[t].sqrt().view(-1, 1, 1, 1), (1 - kept[t]).sqrt().view(-1, 1, 1, 1)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            v = unet(signal * x + spread * noise, t, s).sample
+        with torch.autocast("cpu", torch.bfloat16, BFLOAT16):
+            v = compiled(signal * x + spread * noise, t, s).sample
         loss = F.mse_loss(v.float(), signal * noise - spread * x)
         opt.zero_grad()
         loss.backward()
@@ -124,7 +134,7 @@ def main(work, bundle, minutes):
         elapsed = time.time() - begin
         if step % 100 == 0:
             print(f"step {step} {elapsed:.0f}s loss {average:.4f} {step * BATCH / elapsed:.0f}/s", flush=True)
-        if elapsed - saved > 420:
+        if elapsed - saved > 600:
             saved = elapsed
             torch.save(running.module.state_dict(), f"{work}/painter.pt")
             sheet(running.module, work, words, f"{work}/painter_{step}.png")
@@ -133,4 +143,4 @@ def main(work, bundle, minutes):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), *sys.argv[4:])
