@@ -281,7 +281,7 @@ func (c *contract) generation(t *testing.T) {
 	}}}
 	for _, stream := range []bool{false, true} {
 		c.askJSON(t, "/v1/chat/completions", map[string]any{"model": "teller", "messages": message, "stream": stream, "n": 2, "seed": 3, "stop": []string{"zebra"}}, 200, nil)
-		picture := map[string]any{"model": "painter", "prompt": "a cat", "stream": stream, "n": 2, "seed": 3, "steps": 2, "scheduler": "ddim", "progress": true}
+		picture := map[string]any{"model": "painter", "prompt": "a cat", "stream": stream, "n": 2, "seed": 3, "steps": 2, "scheduler": "ddim", "eta": 0.5, "progress": true}
 		b := c.ask(t, "POST", "/v1/images/generations", "application/json", must(json.Marshal(picture))(t), 200)
 		if n := strings.Count(string(b), "event: image_generation.progress\n"); stream && n != 4 {
 			t.Errorf("%d events of progress, want one for each of two steps of two pictures", n)

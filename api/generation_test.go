@@ -508,6 +508,8 @@ func TestImageRefusals(t *testing.T) {
 		"no background":    {map[string]any{"background": "transparent"}, 400, "background"},
 		"silent previews":  {map[string]any{"partial_images": 2}, 400, "set stream"},
 		"no scheduler":     {map[string]any{"scheduler": "magic"}, 422, "magic"},
+		"noise of euler":   {map[string]any{"scheduler": "euler", "eta": 0.5}, 400, "eta 0.5 with euler"},
+		"too much noise":   {map[string]any{"scheduler": "ddim", "eta": 1.5}, 400, "eta is 1.5"},
 		"no such prompt":   {map[string]any{"prompts": []string{"none"}}, 404, "none"},
 		"an unknown model": {map[string]any{"model": "none"}, 404, "none"},
 		"a captioner":      {map[string]any{"model": "teller"}, 400, "takes a diffusion"},

@@ -40,6 +40,7 @@ type imagesRequest struct {
 	Steps     int      `json:"steps"`
 	Guidance  float64  `json:"guidance"` // 1 is none; 0 is the bundle's default
 	Scheduler string   `json:"scheduler"`
+	Eta       float64  `json:"eta"`      // of ddim
 	Strength  float64  `json:"strength"` // of edits and variations: 1 keeps nothing of the image
 	Progress  bool     `json:"progress"` // an event for each step in a stream
 
@@ -176,7 +177,7 @@ func (in *imagesRequest) field(part *multipart.Part) (err error) {
 		"background": &in.Background, "negative_prompt": &in.Negative, "scheduler": &in.Scheduler,
 	}
 	numbers := map[string]*int{"n": &in.N, "partial_images": &in.PartialImages, "steps": &in.Steps, "frame_count": &in.FrameCount}
-	others := map[string]any{"stream": &in.Stream, "progress": &in.Progress, "seed": &in.Seed, "guidance": &in.Guidance, "strength": &in.Strength}
+	others := map[string]any{"stream": &in.Stream, "progress": &in.Progress, "seed": &in.Seed, "guidance": &in.Guidance, "strength": &in.Strength, "eta": &in.Eta}
 	if into := texts[name]; into != nil {
 		*into = value
 		return nil
@@ -227,7 +228,7 @@ func (in *imagesRequest) request(r diffusion.Request) (diffusion.Request, error)
 	if r.Width, r.Height, err = in.dimensions(); err != nil {
 		return r, err
 	}
-	r.Prompt, r.Negative, r.Steps, r.Guidance, r.Scheduler, r.Strength = in.Prompt, in.Negative, in.Steps, in.Guidance, in.Scheduler, in.Strength
+	r.Prompt, r.Negative, r.Steps, r.Guidance, r.Scheduler, r.Eta, r.Strength = in.Prompt, in.Negative, in.Steps, in.Guidance, in.Scheduler, in.Eta, in.Strength
 	return r, nil
 }
 
@@ -240,6 +241,7 @@ func (in *imagesRequest) check() error {
 		{"steps", float64(in.Steps), 0, maxSteps},
 		{"guidance", in.Guidance, 0, 100},
 		{"strength", in.Strength, 0, 1},
+		{"eta", in.Eta, 0, 1},
 		{"partial_images", float64(in.PartialImages), 0, maxPartials},
 		{"frame_count", float64(in.FrameCount), 0, 1},
 	} {

@@ -41,6 +41,7 @@ type pictureCard struct {
 	Steps     int              `json:"steps"`
 	Guidance  float64          `json:"guidance"`
 	Scheduler string           `json:"scheduler"`
+	Eta       float64          `json:"eta,omitempty"`
 	Strength  float64          `json:"strength,omitempty"`
 	Image     string           `json:"image,omitempty"` // SHA-256 of the file that was drawn anew
 	Mask      string           `json:"mask,omitempty"`
@@ -174,7 +175,7 @@ func (p *painting) card(r diffusion.Result) pictureCard {
 	card := pictureCard{
 		Tool: "foretoken " + p.Version, Task: p.task, Model: p.in.Model, Bundle: prompt.BundleRef{Name: b.Name, Digest: b.Digest},
 		Prompt: p.in.Prompt, Negative: p.in.Negative, Seed: r.Seed, Size: sizeOf(r.Image), Steps: r.Steps, Guidance: r.Guidance,
-		Scheduler: r.Scheduler, Strength: p.in.Strength, Created: time.Now().UTC(),
+		Scheduler: r.Scheduler, Eta: p.in.Eta, Strength: p.in.Strength, Created: time.Now().UTC(),
 	}
 	if p.in.image != nil {
 		card.Image = digestOf(p.in.image)

@@ -87,8 +87,8 @@ func (b *Busy) Unwrap() error { return b.error }
 // order is for a picture that waits to be drawn.
 type order = waiting[diffusion.Request, diffusion.Result]
 
-// together says whether two pictures can be drawn in one batch: all but words, prompts, guidance and
-// seeds has to be the same.
+// together says whether two pictures can be drawn in one batch: all but words, prompts, guidance,
+// eta and seeds has to be the same.
 func together(a, b *diffusion.Request) bool {
 	return a.Width == b.Width && a.Height == b.Height && a.Steps == b.Steps && a.Scheduler == b.Scheduler &&
 		(a.Image == nil) == (b.Image == nil) && (a.Mask == nil) == (b.Mask == nil) && a.Strength == b.Strength

@@ -2,7 +2,7 @@
 
 Usage: diffusion.py OUT
 Writes OUT/sd (Stable Diffusion 1's layout), OUT/inpaint (a network of 9 channels that is told whole timesteps; a safety checker),
-OUT/xl (SDXL's two encoders; weights in a file of their own), OUT/half (Stable Diffusion 1 in half floats, weights so too), OUT/distilled (the network and scheduler of a latent consistency model; the rest is sd's), and OUT/golden.npz with OUT/cases.json:
+OUT/xl (SDXL's two encoders; weights in a file of their own), OUT/half (Stable Diffusion 1 in half floats, weights so too), OUT/distilled (the network and scheduler of a latent consistency model; the rest is sd's), OUT/inpaint_xl (a network of 9 channels and another text encoder; the rest is xl's), and OUT/golden.npz with OUT/cases.json:
 `normals` [60,n] is all noise: for seed s row (17 s + k) mod 60, where k is 0 for the first latents, 1 for the image's latents, 2 for those of
 the masked image, 3 + i behind step i. `image` [H,W,3] and `mask` [H,W] are what image-to-image and inpainting begin with; case i's picture is
 `i` [3,H,W] in 0..1. Learned rows are `concept` [2,D], `style` [3,D] and `negative` [2,D], `concept_2` [2,D2].
@@ -195,18 +195,32 @@ def make_checker(out, pictures):
     return {"safety_checker": checker, "feature_extractor": extractor}
 
 
+def unet_xl(channels):
+    return unet(channels, 40, addition_embed_type="text_time", addition_time_embed_dim=4, projection_class_embeddings_input_dim=12 + 6 * 4, transformer_layers_per_block=1)
+
+
+def export_unet_xl(out, net, **how):
+    export_unet(out, net, 40, torch.tensor([3.5]), {"text_embeds": torch.randn(2, 12), "time_ids": torch.randn(2, 6)}, **how)
+
+
+def export_text_2(out, text, **how):
+    states = [f"hidden_states.{i}" for i in range(text.config.num_hidden_layers + 1)]
+    axes = TEXT_AXES | {s: {0: "batch"} for s in states}
+    export(out / "text_encoder_2", lambda m, i: (lambda o: (o.text_embeds, o.last_hidden_state, *o.hidden_states))(m(i, output_hidden_states=True)), text, {"input_ids": IDS}, ["text_embeds", "last_hidden_state", *states], axes, **how)
+
+
 def make_xl(out):
     tok, n = write_tokenizer(out / "tokenizer", "<|endoftext|>", merged=False)
     tok2, _ = write_tokenizer(out / "tokenizer_2", "!", merged=False)
     one, two = text_encoder(CLIPTextModel, n, 16, 3, "quick_gelu"), text_encoder(CLIPTextModelWithProjection, n, 24, 2, "gelu")
-    net = unet(4, 40, addition_embed_type="text_time", addition_time_embed_dim=4, projection_class_embeddings_input_dim=12 + 6 * 4, transformer_layers_per_block=1)
+    net = unet_xl(4)
     vae = autoencoder(0.13025)
     how = {"outside": True}
-    states = lambda k: [f"hidden_states.{i}" for i in range(k)]
-    axes = TEXT_AXES | {s: {0: "batch"} for s in states(4)}
-    export(out / "text_encoder", lambda m, i: (lambda o: (o.last_hidden_state, o.pooler_output, *o.hidden_states))(m(i, output_hidden_states=True)), one, {"input_ids": IDS}, ["last_hidden_state", "pooler_output", *states(4)], axes, **how)
-    export(out / "text_encoder_2", lambda m, i: (lambda o: (o.text_embeds, o.last_hidden_state, *o.hidden_states))(m(i, output_hidden_states=True)), two, {"input_ids": IDS}, ["text_embeds", "last_hidden_state", *states(3)], axes, **how)
-    export_unet(out, net, 40, torch.tensor([3.5]), {"text_embeds": torch.randn(2, 12), "time_ids": torch.randn(2, 6)}, **how)
+    states = [f"hidden_states.{i}" for i in range(4)]
+    axes = TEXT_AXES | {s: {0: "batch"} for s in states}
+    export(out / "text_encoder", lambda m, i: (lambda o: (o.last_hidden_state, o.pooler_output, *o.hidden_states))(m(i, output_hidden_states=True)), one, {"input_ids": IDS}, ["last_hidden_state", "pooler_output", *states], axes, **how)
+    export_text_2(out, two, **how)
+    export_unet_xl(out, net, **how)
     export_vae(out, vae, parameters=True, **how)
     diffusers.EulerDiscreteScheduler(**SD, timestep_spacing="leading", steps_offset=1).save_pretrained(out / "scheduler")
     write_index(out, "StableDiffusionXLPipeline", force_zeros_for_empty_prompt=True)
@@ -220,6 +234,15 @@ def make_distilled(out, sd):
     export_unet(out, net, 16, torch.tensor([3.5]), {"timestep_cond": torch.randn(2, 8)})
     diffusers.LCMScheduler(**SD).save_pretrained(out / "scheduler")
     return sd | {"unet": net}
+
+
+def make_inpaint_xl(out, xl):
+    """A network of 9 channels, and a second text encoder of which a layer can be left out; all else is that of xl."""
+    net, text = unet_xl(9), text_encoder(CLIPTextModelWithProjection, xl["text_encoder_2"].config.vocab_size, 24, 3, "gelu")
+    export_unet_xl(out, net)
+    export_text_2(out, text, outside=True)
+    write_index(out, "StableDiffusionXLInpaintPipeline", force_zeros_for_empty_prompt=True)
+    return xl | {"unet": net, "text_encoder_2": text}
 
 
 SCHEDULERS = {"pndm": "PNDMScheduler", "ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler", "euler_ancestral": "EulerAncestralDiscreteScheduler", "dpmpp_2m": "DPMSolverMultistepScheduler", "lcm": "LCMScheduler"}
@@ -246,7 +269,7 @@ def noise(normals, seed):
     for name in ("ddim", "euler_discrete", "euler_ancestral_discrete", "dpmsolver_multistep", "lcm"):
         patch(f"diffusers.schedulers.scheduling_{name}", count("step", 3))
     patch("diffusers.models.autoencoders.vae", count("posterior", 1))
-    for name in ("stable_diffusion.pipeline_stable_diffusion_img2img", "stable_diffusion.pipeline_stable_diffusion_inpaint", "stable_diffusion.pipeline_stable_diffusion", "stable_diffusion_xl.pipeline_stable_diffusion_xl", "stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img"):
+    for name in ("stable_diffusion.pipeline_stable_diffusion_img2img", "stable_diffusion.pipeline_stable_diffusion_inpaint", "stable_diffusion.pipeline_stable_diffusion", "stable_diffusion_xl.pipeline_stable_diffusion_xl", "stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img", "stable_diffusion_xl.pipeline_stable_diffusion_xl_inpaint"):
         patch(f"diffusers.pipelines.{name}", lambda *a, **k: of(0).clone())
     try:
         yield
@@ -309,6 +332,13 @@ def cases():
     yield {"bundle": "sd", "steps": 20, "guidance": 5, "prompt": "a <mug> of red", "negative": "the", "concepts": ["concept"]}
     yield {"bundle": "sd", "steps": 20, "guidance": 5, "prompt": "a cat and <mug>, <mug>!", "negative": "dog", "concepts": ["concept", "style", "negative"], "seed": 1}
     yield {"bundle": "xl", "steps": 20, "guidance": 5, "prompt": "a <mug> of red", "negative": "the", "concepts": ["concept"]}
+    for strength in (1.0, 0.6):
+        yield {"bundle": "sd", "scheduler": "ddim", "eta": 0.8, "steps": 10, "guidance": 4, **({"strength": strength, "image": True} if strength < 1 else {}), **both}
+    for bundle in ("xl", "inpaint_xl"):
+        yield {"bundle": bundle, "steps": 10, "guidance": 5, "strength": 1.0, "image": True, "mask": True, "seed": 1, **both}
+        yield {"bundle": bundle, "scheduler": "ddim", "steps": 10, "guidance": 5, "strength": 0.7, "image": True, "mask": True, **both}
+    yield {"bundle": "inpaint_xl", "scheduler": "dpmpp_2m", "steps": 10, "guidance": 5, "strength": 1.0, "image": True, "mask": True, "prompt": "a cat", "negative": "", "seed": 2}
+    yield {"bundle": "inpaint_xl", "clip_skip": 1, "steps": 10, "guidance": 1, "strength": 1.0, "image": True, "mask": True, **both}
 
 
 def spelled(case, learned):
@@ -330,14 +360,15 @@ KINDS = {
     "distilled": (diffusers.StableDiffusionPipeline, None, None),
     "half": (diffusers.StableDiffusionPipeline, diffusers.StableDiffusionImg2ImgPipeline, None),
     "inpaint": (None, None, diffusers.StableDiffusionInpaintPipeline),
-    "xl": (diffusers.StableDiffusionXLPipeline, diffusers.StableDiffusionXLImg2ImgPipeline, None),
+    "xl": (diffusers.StableDiffusionXLPipeline, diffusers.StableDiffusionXLImg2ImgPipeline, diffusers.StableDiffusionXLInpaintPipeline),
+    "inpaint_xl": (None, None, diffusers.StableDiffusionXLInpaintPipeline),
 }
 
 
 def draw(case, parts, normals, image, mask, learned):
     kind = KINDS[case["bundle"]][2 if case.get("mask") else 1 if case.get("image") else 0]
     parts = dict(parts)
-    if case["bundle"] != "inpaint" and (kind is not KINDS["xl"][0] and kind is not KINDS["xl"][1]):
+    if case["bundle"] != "inpaint" and kind not in KINDS["xl"]:
         parts |= {"safety_checker": None, "feature_extractor": None}
     p = pipeline(parts, kind, case)
     prompt, negative = spelled(case, learned)
@@ -350,6 +381,8 @@ def draw(case, parts, normals, image, mask, learned):
         more |= {"mask_image": Image.fromarray(mask), "height": SIDE, "width": SIDE}
     if "clip_skip" in case:
         more["clip_skip"] = case["clip_skip"]
+    if "eta" in case:
+        more["eta"] = case["eta"]
     if "rescale" in case:
         more["guidance_rescale"] = case["rescale"]
     with noise(normals, case.get("seed", 0)), torch.no_grad():
@@ -358,8 +391,9 @@ def draw(case, parts, normals, image, mask, learned):
 
 
 def main(out):
+    torch.set_num_threads(1)
     out = pathlib.Path(out)
-    for name in ("sd", "inpaint", "xl", "half", "distilled"):
+    for name in ("sd", "inpaint", "xl", "half", "distilled", "inpaint_xl"):
         shutil.rmtree(out / name, ignore_errors=True)
     models = {"sd": make_sd(out / "sd"), "inpaint": make_inpaint(out / "inpaint"), "xl": make_xl(out / "xl"), "half": make_sd(out / "half", half=True)}
     g = torch.Generator().manual_seed(3)
@@ -376,10 +410,12 @@ def main(out):
     first = [c for c in cases() if c["bundle"] == "inpaint"][:6]
     unchecked = [draw(c | {"folder": out / "inpaint"}, models["inpaint"], normals, image, mask, learned)[0] for c in first]
     models["inpaint"] |= make_checker(out / "inpaint", unchecked)
+    models["inpaint_xl"] = make_inpaint_xl(out / "inpaint_xl", models["xl"])
     arrays = {"normals": normals.numpy(), "image": image, "mask": mask, **{n: v.numpy() for n, v in learned.items()}}
     written = []
     for i, case in enumerate(cases()):
-        drawn, unsafe = draw(case | {"folder": out / case["bundle"]}, models[case["bundle"]], normals, image, mask, learned)
+        folder = out / ("xl" if case["bundle"] == "inpaint_xl" else case["bundle"])  # where the scheduler's file is
+        drawn, unsafe = draw(case | {"folder": folder}, models[case["bundle"]], normals, image, mask, learned)
         arrays[str(i)] = drawn
         written.append(case | {"picture": i, "unsafe": unsafe})
         print(i, case["bundle"], case.get("scheduler"), unsafe, drawn.mean(), drawn.std(), flush=True)

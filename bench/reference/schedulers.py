@@ -25,7 +25,7 @@ PNDM, DDIM, EULER, ANCESTRAL, DPM, LCM = (
 
 
 def table():
-    """Rows of (class, steps, strength, fields)."""
+    """Rows of (class, steps, strength, fields). `eta` among the fields is not of the file: it goes to DDIM's steps."""
     sd1 = {**SD, "skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1, "clip_sample": False}
     ddim = {**SD, "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
     rows = [
@@ -71,11 +71,14 @@ def table():
         (LCM, 4, 1, {}), (LCM, 8, 1, {}), (LCM, 1, 1, {}), (LCM, 20, 1, {}), (LCM, 8, 0.5, {}), (LCM, 4, 1, V), (LCM, 4, 1, {"prediction_type": "sample"}),
         (LCM, 4, 1, {"clip_sample": True}), (LCM, 4, 1, {"original_inference_steps": 100, "timestep_scaling": 7.0}), (LCM, 7, 1, {**V, "rescale_betas_zero_snr": True}),
         (LCM, 4, 1, {"thresholding": True, "sample_max_value": 2.0}),
+        (DDIM, 20, 1, {**ddim, "eta": 1.0}), (DDIM, 10, 1, {**ddim, "eta": 0.3}), (DDIM, 20, 0.6, {**ddim, "eta": 0.5}), (DDIM, 20, 1, {"eta": 1.0}),
+        (DDIM, 20, 1, {**ddim, **V, "timestep_spacing": "trailing", "eta": 1.0}), (DDIM, 10, 1, {**ddim, **ZERO, "eta": 0.7}),
+        (DDIM, 20, 1, {**ddim, "prediction_type": "sample", "eta": 1.0}),
     ]
     return rows
 
 
-def walk(scheduler, steps, strength, outs, noise):
+def walk(scheduler, steps, strength, eta, outs, noise):
     """One picture's way, as diffusers' pipelines lead it."""
     given = iter(noise)
     module = importlib.import_module(type(scheduler).__module__)
@@ -92,7 +95,7 @@ def walk(scheduler, steps, strength, outs, noise):
     for i, t in enumerate(times):
         given = iter(noise[i:])
         scaled.append(scheduler.scale_model_input(x, t))
-        x = scheduler.step(outs[i], t, x, return_dict=False)[0]
+        x = scheduler.step(outs[i], t, x, return_dict=False, **({"eta": eta} if eta else {}))[0]
         path.append(x)
     flat = lambda xs: np.stack([np.asarray(x, dtype=np.float32).reshape(-1) for x in xs])
     return {"times": np.asarray(times, dtype=np.float32), "initial": np.float32(scheduler.init_noise_sigma), "scaled": flat(scaled), "x": flat(path)}
@@ -115,10 +118,11 @@ def main(out):
     arrays = {"outs": outs.reshape(60, -1).numpy(), "noise": noise.reshape(60, -1).numpy()}
     cases = []
     for i, (name, steps, strength, fields) in enumerate(table()):
+        fields, eta = {k: v for k, v in fields.items() if k != "eta"}, fields.get("eta", 0)
         scheduler = getattr(diffusers, name).from_config(fields)
         config = {k: v for k, v in json.loads(scheduler.to_json_string()).items()}
-        arrays |= {f"{i}.{k}": v for k, v in (walk(scheduler, steps, strength, outs, noise) | train(config, outs, noise)).items()}
-        cases.append({"steps": steps, "strength": strength, "config": config})
+        arrays |= {f"{i}.{k}": v for k, v in (walk(scheduler, steps, strength, eta, outs, noise) | train(config, outs, noise)).items()}
+        cases.append({"steps": steps, "strength": strength, **({"eta": eta} if eta else {}), "config": config})
     (out / "cases.json").write_text("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")
     np.savez_compressed(out / "golden.npz", **arrays)
 

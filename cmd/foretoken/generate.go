@@ -170,7 +170,7 @@ type pictureQuery struct {
 	bundle, text, negative, size, scheduler, image, mask string
 	prompts                                              []string
 	n, steps                                             int
-	guidance, strength                                   float64
+	guidance, strength, eta                              float64
 	seed                                                 uint64
 }
 
@@ -211,6 +211,7 @@ func newGenerate() *cobra.Command {
 	f.IntVar(&q.steps, "steps", 0, "steps (default: the scheduler's)")
 	f.Float64Var(&q.guidance, "guidance", 0, "how far words push; 1 is not at all (default: the model's)")
 	f.StringVar(&q.scheduler, "scheduler", "", "ddim, pndm, euler, euler_ancestral, dpmpp_2m or lcm (default: the model's)")
+	f.Float64Var(&q.eta, "eta", 0, "how much noise ddim puts back at each step, up to 1")
 	f.StringVar(&q.image, "image", "", "draw this image anew")
 	f.StringVar(&q.mask, "mask", "", "PNG that is transparent where the image is to be drawn anew")
 	f.Float64Var(&q.strength, "strength", 0, "how much of the image is drawn anew, up to 1")
@@ -283,7 +284,7 @@ func (q *pictureQuery) request() (path, contentType string, body []byte, err err
 			fields[key] = v
 		}
 	}
-	for key, v := range map[string]float64{"steps": float64(q.steps), "guidance": q.guidance, "strength": q.strength} {
+	for key, v := range map[string]float64{"steps": float64(q.steps), "guidance": q.guidance, "strength": q.strength, "eta": q.eta} {
 		if v != 0 {
 			fields[key] = v
 		}

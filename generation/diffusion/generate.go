@@ -143,7 +143,7 @@ func (p *Pipeline) condition(texts [][]encoded, j int, r *row) *condition {
 
 // begin lays out the steps and what they start from.
 func (p *Pipeline) begin(ctx context.Context, r *row) error {
-	s, err := p.sampling(r.Scheduler, r.Mask != nil)
+	s, err := p.sampling(r.Request)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package diffusion
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -36,6 +37,7 @@ type golden struct {
 	Unsafe    bool     `json:"unsafe"`
 	Concepts  []string `json:"concepts"`
 	ClipSkip  int      `json:"clip_skip"`
+	Eta       float64  `json:"eta"`
 	Picture   int      `json:"picture"` // the array's name
 }
 
@@ -128,7 +130,7 @@ func (f *fixtures) concept(p *Pipeline, name string) *prompt.Prompt {
 func (f *fixtures) request(t testing.TB, p *Pipeline, g golden) Request {
 	r := Request{
 		Prompt: g.Prompt, Negative: g.Negative, Steps: g.Steps, Guidance: g.Guidance, GuidanceRescale: g.Rescale,
-		Seed: g.Seed, Scheduler: g.Scheduler, Strength: g.Strength,
+		Seed: g.Seed, Scheduler: g.Scheduler, Eta: g.Eta, Strength: g.Strength,
 	}
 	if g.Image {
 		r.Image = f.picture(t, "image")
@@ -148,12 +150,15 @@ func openFixture(t testing.TB, name string) *Pipeline {
 	return openFolder(t, "testdata/"+name)
 }
 
-// openChanged opens the bundle sd with other files over its own.
-func openChanged(t testing.TB, over fs.FS) *Pipeline {
+// openChanged opens a bundle of the fixtures with other files over its own.
+func openChanged(t testing.TB, name string, over ...fs.FS) *Pipeline {
 	t.Helper()
 	dir := t.TempDir()
-	err := os.CopyFS(dir, os.DirFS("testdata/sd"))
-	if err == nil {
+	err := os.CopyFS(dir, os.DirFS("testdata/"+name))
+	for _, over := range over {
+		if err != nil {
+			break
+		}
 		err = fs.WalkDir(over, ".", func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() {
 				return err
@@ -174,12 +179,17 @@ func openChanged(t testing.TB, over fs.FS) *Pipeline {
 // open opens the bundle that a picture is drawn with.
 func (g golden) open(t testing.TB) *Pipeline {
 	t.Helper()
-	switch {
-	case g.Bundle == "distilled":
-		return openChanged(t, os.DirFS("testdata/distilled"))
-	case g.ClipSkip > 0:
+	var over []fs.FS
+	base := map[string]string{"distilled": "sd", "inpaint_xl": "xl"}[g.Bundle]
+	if base != "" {
+		over = append(over, os.DirFS("testdata/"+g.Bundle))
+	}
+	if g.ClipSkip > 0 {
 		index := fmt.Appendf(nil, `{"_class_name": "StableDiffusionPipeline", "clip_skip": %d}`, g.ClipSkip)
-		return openChanged(t, fstest.MapFS{"model_index.json": &fstest.MapFile{Data: index}})
+		over = append(over, fstest.MapFS{"model_index.json": &fstest.MapFile{Data: index}})
+	}
+	if len(over) > 0 {
+		return openChanged(t, cmp.Or(base, g.Bundle), over...)
 	}
 	return openFixture(t, g.Bundle)
 }

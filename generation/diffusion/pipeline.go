@@ -105,19 +105,23 @@ func (p *Pipeline) readSchedule() (err error) {
 	return err
 }
 
-// sampling is the schedule of a scheduler, by its short name; "" is the bundle's own. Diffusers' pipelines
-// for Stable Diffusion change three fields of old configurations, and so do we.
-func (p *Pipeline) sampling(scheduler string, inpainting bool) (*schedule.Schedule, error) {
-	c, err := schedule.Parse(p.scheduler, scheduler)
+// sampling is the schedule that a request asks for. Diffusers' pipelines for Stable Diffusion change three
+// fields of old configurations, and so do we.
+func (p *Pipeline) sampling(r *Request) (*schedule.Schedule, error) {
+	c, err := schedule.Parse(p.scheduler, r.Scheduler)
 	if err != nil {
 		return nil, errs.New(errs.Of(err), "bundle %s: %w", p.Bundle.Name, err)
 	}
-	if !p.xl {
+	if inpainting := r.Mask != nil; !p.xl {
 		c.StepsOffset = 1
 		c.ClipSample = c.ClipSample && inpainting
 		c.SkipPRKSteps = c.SkipPRKSteps || inpainting
 	}
-	return schedule.New(c)
+	s, err := schedule.New(c)
+	if err == nil {
+		s.Eta = r.Eta
+	}
+	return s, err
 }
 
 // Sessions are the options of further sessions on the bundle: they share its weights.

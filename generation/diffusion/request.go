@@ -34,6 +34,9 @@ type Request struct {
 	Seed            uint64
 	// Scheduler is one of [schedule.Names]; by default the bundle's own.
 	Scheduler string
+	// Eta, 0 to 1, is how much noise the scheduler ddim puts back at each step: none by default, and 1 is as
+	// much as training has (Song et al. 2021). The others take 0 alone.
+	Eta float64
 	// Image is where drawing begins instead of from noise alone: image-to-image, a variation where Prompt is
 	// empty. Strength, above 0 up to 1, is how much of it is drawn anew: by default 0.8, and 1 with a Mask.
 	Image    image.Image
@@ -83,7 +86,7 @@ const maxGuidance = 100
 // Resolve fills in the defaults and refuses what can't be done, as [Pipeline.Generate] does first.
 func (p *Pipeline) Resolve(r Request) (Request, error) {
 	r.fillIn(p.Bundle.Overrides.Drawing)
-	s, err := p.sampling(r.Scheduler, r.Mask != nil)
+	s, err := p.sampling(&r)
 	if err != nil {
 		return r, err
 	}

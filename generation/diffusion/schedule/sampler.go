@@ -36,6 +36,9 @@ func (s *Schedule) Sampler(steps int, strength float64) (*Sampler, error) {
 	if !(strength > 0 && strength <= 1) {
 		return nil, errs.New(errs.Invalid, "scheduler: strength %g; it is above 0 and at most 1", strength)
 	}
+	if !(s.Eta >= 0 && s.Eta <= 1) || s.Eta > 0 && s.Config.Class != DDIM {
+		return nil, errs.New(errs.Invalid, "scheduler: eta %g with %s; it is 0 to 1 with ddim, and 0 with others", s.Eta, ShortName(s.Config.Class))
+	}
 	begin := steps - int(float64(steps)*strength)
 	if begin == steps {
 		return nil, errs.New(errs.Invalid, "scheduler: strength %g of %d steps is no whole step: raise either", strength, steps)

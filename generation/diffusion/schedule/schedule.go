@@ -9,6 +9,9 @@ import (
 // Schedule says how much noise a picture has at each timestep. It is safe for concurrent use.
 type Schedule struct {
 	Config Config
+	// Eta, 0 to 1, is how much of the noise that training has at each step DDIM puts back; by default
+	// none. The other classes take 0 alone.
+	Eta float64
 	// alphas is the product of 1 - beta up to each timestep: the part of the picture's variance that
 	// is left. In float32, as diffusers computes it.
 	alphas []float32

@@ -18,6 +18,7 @@ import (
 type golden struct {
 	Steps    int             `json:"steps"`
 	Strength float64         `json:"strength"`
+	Eta      float64         `json:"eta"`
 	Config   json.RawMessage `json:"config"`
 
 	arrays map[string]*graph.Tensor
@@ -90,6 +91,7 @@ const latent = 8 // numbers in the golden pictures
 func TestEachStepIsDiffusers(t *testing.T) {
 	for _, g := range readGolden(t) {
 		s := g.schedule(t)
+		s.Eta = g.Eta
 		t.Run(fmt.Sprintf("%d %s %d steps %g", g.index, s.Config.Class, g.Steps, g.Strength), func(t *testing.T) {
 			p, err := s.Sampler(g.Steps, g.Strength)
 			if err != nil {
@@ -246,6 +248,28 @@ func TestStepsOutOfRangeAreRefused(t *testing.T) {
 		}
 		if _, err := s.Sampler(c.steps, c.strength); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s, %d steps, strength %g: %v, want %q", c.config, c.steps, c.strength, err, c.want)
+		}
+	}
+}
+
+func TestEtaIsOfDDIM(t *testing.T) {
+	for _, c := range []struct {
+		scheduler string
+		eta       float64
+		fits      bool
+	}{{"ddim", 0, true}, {"ddim", 1, true}, {"ddim", -0.1, false}, {"ddim", 1.1, false}, {"ddim", math.NaN(), false}, {"euler", 0.5, false}, {"euler", 0, true}} {
+		config, err := Parse([]byte(`{"_class_name": "DDIMScheduler"}`), c.scheduler)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := New(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Eta = c.eta
+		_, err = s.Sampler(10, 1)
+		if c.fits != (err == nil) || !c.fits && (errs.Of(err) != errs.Invalid || !strings.Contains(err.Error(), "with "+c.scheduler)) {
+			t.Errorf("eta %g of %s: %v", c.eta, c.scheduler, err)
 		}
 	}
 }
