@@ -180,10 +180,10 @@ func TestTheWholeServiceKeepsItsContract(t *testing.T) {
 	c.ask(t, "GET", "/v1/datasets/emoji/images/"+sha+"?size=32", "", nil, 200)
 	c.ask(t, "GET", "/v1/datasets/emoji/images/"+sha+"?size=1", "", nil, 400)
 	c.ask(t, "GET", "/v1/datasets/none", "", nil, 404)
-	c.ask(t, "POST", "/v1/datasets?name=captions", "application/zip", captionedZip(t), 201)
+	c.ask(t, "POST", "/v1/datasets?name=captions", "application/zip", captionedZip(t, 0, 1), 201)
 	var captioned struct{ Items []itemView }
 	check(t, json.Unmarshal(c.ask(t, "GET", "/v1/datasets/captions?samples=1", "", nil, 200), &captioned))
-	if len(captioned.Items) != 1 || !slices.Equal(captioned.Items[0].Captions, []string{"a bag"}) {
+	if len(captioned.Items) != 1 || !slices.Equal(captioned.Items[0].Captions, []string{"eine Zeichnung: Ski"}) {
 		t.Errorf("items %+v", captioned.Items)
 	}
 	c.askJSON(t, "/v1/search", map[string]any{"dataset": "captions", "bundle": "starter", "query": "a bag"}, 200, nil)

@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -160,17 +162,24 @@ func demoZip(t *testing.T, set string, train, test int) []byte {
 	return out.Bytes()
 }
 
-// captionedZip is one picture with a caption, for testing.
-func captionedZip(t *testing.T) []byte {
+// captionedZip is a zip of the first pictures of each split of the demo's captions.
+func captionedZip(t *testing.T, train, test int) []byte {
 	t.Helper()
+	file := must(starter.Demo.ReadFile("demo/captions.zip"))(t)
+	from := must(zip.NewReader(bytes.NewReader(file), int64(len(file))))(t)
 	var out bytes.Buffer
 	z := zip.NewWriter(&out)
-	for name, content := range map[string][]byte{
-		"test/1.png":          must(starter.Demo.ReadFile("demo/samples/fashion_bag.png"))(t),
-		"test/metadata.jsonl": []byte(`{"file_name":"1.png","text":"a bag"}`),
-	} {
-		_, err := must(z.Create(name))(t).Write(content)
-		check(t, err)
+	for split, n := range map[string]int{"train": train, "test": test} {
+		if n == 0 {
+			continue
+		}
+		const texts = "/metadata.jsonl"
+		lines := strings.SplitAfter(string(must(fs.ReadFile(from, split+texts))(t)), "\n")
+		must(must(z.Create(split + texts))(t).Write([]byte(strings.Join(lines[:n], ""))))(t)
+		for i := range n {
+			name := fmt.Sprintf("%s/%03d.png", split, i)
+			must(must(z.Create(name))(t).Write(must(fs.ReadFile(from, name))(t)))(t)
+		}
 	}
 	check(t, z.Close())
 	return out.Bytes()

@@ -158,7 +158,7 @@ func TestThePage(t *testing.T) {
 	}
 }
 
-// TestThePageTellsAndDraws has the page caption an image, ask about it, and draw a grid of seeds.
+// TestThePageTellsAndDraws has the page caption an image, ask about it, draw a grid of seeds, and learn from captions.
 func TestThePageTellsAndDraws(t *testing.T) {
 	p := tab{t, browser(t)}
 	s := start(t, nil)
@@ -189,6 +189,30 @@ func TestThePageTellsAndDraws(t *testing.T) {
 	if got := value[string](p, `document.getElementById("seed").value + " " + document.getElementById("count").value`); got != "3 1" {
 		t.Errorf("a click on the third picture takes seed and count %q", got)
 	}
+
+	zip := filepath.Join(t.TempDir(), "german.zip")
+	check(t, os.WriteFile(zip, captionedZip(t, 4, 2), 0o600))
+	p.do(chromedp.SetUploadFiles("#zip", []string{zip}))
+	p.until(`document.querySelectorAll("#items img").length === 6 && ` + imagesLoaded)
+	if got := p.text("#contents"); got != "6 images with captions: 4 to learn from, 2 to score on" {
+		t.Errorf("the page says of the data set: %q", got)
+	}
+	if got := p.text("#items figcaption"); got != "eine Zeichnung: Ski" || p.count("#classes .class") != 0 {
+		t.Errorf("the first caption is %q, and there are %d classes", got, p.count("#classes .class"))
+	}
+	if got := value[string](p, `[...document.getElementById("recipe").options].map((o) => o.value).filter((v) => v === "coop" || v === "caption-prefix-starter").join()`); got != "caption-prefix-starter" {
+		t.Errorf("recipes that the page offers for captions: %q", got)
+	}
+	value[bool](p, `!!(document.getElementById("recipe").value = "caption-prefix-starter") && document.getElementById("recipe").dispatchEvent(new Event("change"))`)
+	p.do(chromedp.Click("#start"))
+	p.until(`!document.getElementById("score").hidden`)
+	if zero, tuned, status := p.text("#zeroshot"), p.text("#tuned"), p.text("#status"); !strings.Contains(zero, "cider d ") || !strings.Contains(tuned, "cider d ") || status != "done" {
+		t.Errorf("zero-shot %q, tuned %q, status %q", zero, tuned, status)
+	}
+	if got := value[string](p, `document.getElementById("bundle").value + " " + document.getElementById("teller").value`); got != "teller german-caption-prefix-starter" {
+		t.Errorf("learned on and chosen to tell: %q", got)
+	}
+	p.shot("7-captions")
 }
 
 // TestThePageAsksForAKey opens the page without one, and gives a wrong one first.

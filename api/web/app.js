@@ -119,10 +119,27 @@ async function thumbnail(dataset, item) {
   return image;
 }
 
+// told is what a data set says of an item: captions, or a question with its answers.
+const told = (item) => item.question ? `${item.question} ${(item.answers ?? []).join(", ")}` : (item.captions ?? []).join(" / ");
+
+async function showItem(dataset, item) {
+  const figure = document.createElement("figure");
+  const caption = document.createElement("figcaption");
+  caption.textContent = told(item);
+  figure.append(await thumbnail(dataset, item), caption);
+  return figure;
+}
+
+const contents = { classes: "in classes", captions: "with captions", questions: "with questions", pictures: "without texts" };
+
 async function showDataset() {
   const name = $("dataset").value;
   if (!name) return;
-  const { classes } = await getJSON(`/v1/datasets/${encodeURIComponent(name)}?samples=6`);
+  const { kind, images, sizes, classes, items } = await getJSON(`/v1/datasets/${encodeURIComponent(name)}?samples=6`);
+  $("contents").textContent = `${images} images ${contents[kind]}: ${sizes.train} to learn from, ${sizes.test} to score on`;
+  $("shotsof").textContent = kind === "classes" ? "Images a class" : "Images";
+  offerRecipes(kind);
+  $("items").replaceChildren(...await Promise.all(items.map((item) => showItem(name, item))));
   const blocks = await Promise.all(classes.map(async (c) => {
     const block = document.createElement("div");
     block.className = "class";
@@ -141,6 +158,26 @@ async function showDataset() {
 }
 
 // --- 2 tune ---
+
+let recipes = [], bundles = [];
+
+// what recipes of a method are for: the kind of model, and the kinds of data sets that they learn from.
+function use({ method }) {
+  if (method.startsWith("caption-")) return { model: "captioner", data: ["captions", "questions"] };
+  if (["textual-inversion", "style", "negative"].includes(method)) return { model: "diffusion", data: ["pictures", "captions", "questions", "classes"] };
+  return { model: "dual-encoder", data: ["classes"] };
+}
+
+// offerRecipes offers those that learn from a kind of data set, and the models that the chosen one is for.
+function offerRecipes(kind) {
+  fill($("recipe"), recipes.filter((r) => use(r).data.includes(kind)), byName);
+  offerModels();
+}
+
+function offerModels() {
+  const recipe = recipes.find((r) => r.name === $("recipe").value);
+  fill($("bundle"), recipe ? bundles.filter((b) => b.kind === use(recipe).model) : bundles, byName);
+}
 
 function plot(canvas, points, floor, ceiling) {
   const g = canvas.getContext("2d");
@@ -190,6 +227,11 @@ async function* streamed(path, body, signal) {
   }
 }
 
+// choose takes an entry of a list, where it is there.
+function choose(select, value) {
+  if ([...select.options].some((o) => o.value === value)) select.value = value;
+}
+
 const percent = (x) => (100 * x).toFixed(1) + " %";
 
 // scored is a classifier's accuracy, or what else a prompt is measured by.
@@ -225,12 +267,12 @@ async function tune() {
     const ended = await watch(run.id);
     $("status").textContent = ended.error ? `${ended.state}: ${ended.error}` : ended.state;
     if (ended.metrics?.tuned) {
-      $("zeroshot").textContent = scored(ended.metrics.zero_shot);
+      $("zeroshot").textContent = ended.metrics.zero_shot ? scored(ended.metrics.zero_shot) : "says nothing";
       $("tuned").textContent = scored(ended.metrics.tuned);
       $("score").hidden = false;
     }
     await loadModels();
-    if (ended.prompt) $("prompt").value = ended.prompt;
+    for (const list of ["prompt", "teller"]) choose($(list), ended.prompt);
   } finally {
     $("start").disabled = false;
     $("cancel").hidden = true;
@@ -268,7 +310,9 @@ async function classify(file) {
 
 async function search() {
   const dataset = $("dataset").value;
-  const request = { dataset, query: $("query").value, limit: 12, bundle: $("bundle").value };
+  const encoders = bundles.filter((b) => b.kind === "dual-encoder").map(byName);
+  const bundle = encoders.includes($("bundle").value) ? $("bundle").value : encoders[0];
+  const request = { dataset, query: $("query").value, limit: 12, bundle };
   if ($("withprompt").checked && $("prompt").value) request.prompt = $("prompt").value;
   const { hits } = await postJSON("/v1/search", request);
   $("hits").replaceChildren(...await Promise.all(hits.map(async (hit) => {
@@ -367,12 +411,17 @@ async function draw() {
 
 const byName = (x) => x.name;
 const loadDatasets = async () => fill($("dataset"), (await getJSON("/v1/datasets")).data, byName);
-const loadRecipes = async () => fill($("recipe"), (await getJSON("/v1/recipes")).data, byName);
+
+async function loadRecipes() {
+  recipes = (await getJSON("/v1/recipes")).data;
+  fill($("recipe"), recipes, byName);
+}
 
 async function loadModels() {
-  const bundles = (await getJSON("/v1/bundles")).data, prompts = (await getJSON("/v1/prompts")).data;
+  bundles = (await getJSON("/v1/bundles")).data;
+  const prompts = (await getJSON("/v1/prompts")).data;
   const of = (list, ...kinds) => list.filter((x) => kinds.includes(x.kind));
-  fill($("bundle"), bundles, byName);
+  offerModels();
   fill($("prompt"), of(prompts, "classifier"), byName);
   fill($("teller"), [...of(prompts, "caption"), ...of(bundles, "captioner")], byName);
   fill($("painter"), of(bundles, "diffusion"), byName);
@@ -382,6 +431,7 @@ async function loadModels() {
 accept($("drop"), $("zip"), addZip);
 accept($("dropimage"), $("image"), classify);
 $("dataset").addEventListener("change", guard(showDataset));
+$("recipe").addEventListener("change", offerModels);
 $("start").addEventListener("click", guard(tune));
 accept($("droppicture"), $("picture"), takePicture);
 $("ask").addEventListener("submit", (e) => { e.preventDefault(); guard(ask)(); });
@@ -390,6 +440,7 @@ $("search").addEventListener("submit", (e) => { e.preventDefault(); guard(search
 
 guard(async () => {
   if (!takeKey()) await askForKey();
-  await Promise.all([loadDatasets(), loadRecipes(), loadModels()]);
+  await Promise.all([loadDatasets(), loadRecipes()]);
+  await loadModels(); // the recipes are known by then
   await showDataset();
 })();
