@@ -289,7 +289,12 @@ func (b *Bundle) ImageTower() (*graph.ImageTower, error) {
 // Encoder finds a captioner's image encoder, with what foretoken.yaml says of it; it computes the first of the outputs that
 // there are, where foretoken.yaml names none.
 func (b *Bundle) Encoder(outputs ...string) (*graph.ImageTower, error) {
-	return b.imageTower(b.model("image encoder", b.EncoderFile(), append(inOnnx("encoder_model.onnx"), visionFiles...), b.Overrides.ImageOutput, outputs))
+	return b.imageTower(b.EncoderModel(outputs...))
+}
+
+// EncoderModel loads the graph that holds a captioner's image encoder, and names its output.
+func (b *Bundle) EncoderModel(outputs ...string) (*graph.Graph, string, error) {
+	return b.model("image encoder", b.EncoderFile(), append(inOnnx("encoder_model.onnx"), visionFiles...), b.Overrides.ImageOutput, outputs)
 }
 
 func (b *Bundle) imageTower(g *graph.Graph, output string, err error) (*graph.ImageTower, error) {

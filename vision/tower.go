@@ -16,12 +16,15 @@ import (
 // wanted and kept. It is safe for concurrent use.
 type Tower struct {
 	*Preprocessor
-	Info    *graph.ImageTower
+	Info *graph.ImageTower // nil where prompts can't enter, for the reason in Refused
+	// Refused says why prompts can't enter; the tower then runs in one piece, by [Tower.Embed].
+	Refused error
+	whole   *graph.Graph // of such a tower
 	options ort.Options
 
 	mu       sync.Mutex
 	sessions map[graph.ImagePromptOptions]*ort.Session
-	upstream *ort.Session
+	upstream *ort.Session // what lies before prompts, or the whole
 }
 
 // OpenTower reads the bundle's image tower and preprocessing. A tower that prompts can't enter
@@ -30,9 +33,40 @@ func OpenTower(b *bundle.Bundle, o ort.Options) (*Tower, error) {
 	return openTower(b, o, b.ImageTower)
 }
 
-// OpenEncoder is [OpenTower] for the image encoder of a captioner: the first of the outputs that it has.
+// OpenEncoder is [OpenTower] for the image encoder of a captioner: the first of the outputs that it has. One that prompts can't enter
+// is kept as it is, with the reason.
 func OpenEncoder(b *bundle.Bundle, o ort.Options, outputs ...string) (*Tower, error) {
-	return openTower(b, o, func() (*graph.ImageTower, error) { return b.Encoder(outputs...) })
+	t, err := openTower(b, o, func() (*graph.ImageTower, error) { return b.Encoder(outputs...) })
+	if errs.Of(err) != errs.Unsupported {
+		return t, err
+	}
+	refused := err
+	if t, err = openTower(b, o, func() (*graph.ImageTower, error) { return nil, nil }); err != nil {
+		return nil, err
+	}
+	t.Refused = refused
+	return t, t.keepWhole(b.EncoderModel(outputs...))
+}
+
+// keepWhole takes the encoder as it is: a graph from images of the preprocessor's size to one output.
+func (t *Tower) keepWhole(g *graph.Graph, output string, err error) error {
+	if err != nil {
+		return err
+	}
+	if g, err = g.Only(output); err != nil {
+		return err
+	}
+	if len(g.Inputs) != 1 || len(g.Inputs[0].Shape) != 4 {
+		return t.Refused
+	}
+	for axis, n := range []int{3, t.height, t.width} {
+		g.Inputs[0].Shape[1+axis] = graph.Known(int64(n))
+	}
+	if err := g.Fold(); err != nil {
+		return err
+	}
+	t.whole = g
+	return nil
 }
 
 func openTower(b *bundle.Bundle, o ort.Options, find func() (*graph.ImageTower, error)) (*Tower, error) {
@@ -52,8 +86,21 @@ func openTower(b *bundle.Bundle, o ort.Options, find func() (*graph.ImageTower, 
 	return &Tower{Preprocessor: p, Info: info, options: o, sessions: map[graph.ImagePromptOptions]*ort.Session{}}, nil
 }
 
+// Output is what the encoder gives: tokens [B,N,D], or embeddings [B,P].
+func (t *Tower) Output() *graph.Value {
+	if t.Info == nil {
+		return t.whole.Outputs[0]
+	}
+	return t.Info.Output
+}
+
 // Depth is the number of blocks that prompts can enter.
-func (t *Tower) Depth() int { return len(t.Info.Blocks) }
+func (t *Tower) Depth() int {
+	if t.Info == nil {
+		return 0
+	}
+	return len(t.Info.Blocks)
+}
 
 // Width is the tokens' width D.
 func (t *Tower) Width() int { return t.Info.Width }
@@ -69,9 +116,14 @@ func (t *Tower) PatchSize() int {
 
 // Tokens computes what the image tower holds where prompts enter: [B,3,H,W] to [B,N,D].
 func (t *Tower) Tokens(ctx context.Context, pixels *graph.Tensor) (*graph.Tensor, error) {
+	return t.front(ctx, pixels, "tokens", t.Info.Upstream)
+}
+
+// front runs the graph that takes images to an output.
+func (t *Tower) front(ctx context.Context, pixels *graph.Tensor, output string, of func() (*graph.Graph, error)) (*graph.Tensor, error) {
 	t.mu.Lock()
 	if t.upstream == nil {
-		g, err := t.Info.Upstream()
+		g, err := of()
 		if err == nil {
 			t.upstream, err = ort.NewSession(g, t.options)
 		}
@@ -82,8 +134,8 @@ func (t *Tower) Tokens(ctx context.Context, pixels *graph.Tensor) (*graph.Tensor
 	}
 	s := t.upstream
 	t.mu.Unlock()
-	out, err := s.Run(ctx, map[string]*graph.Tensor{t.Info.Pixels.Name: pixels})
-	return out["tokens"], err
+	out, err := s.Run(ctx, map[string]*graph.Tensor{s.Inputs()[0].Name: pixels})
+	return out[output], err
 }
 
 // EmbedTokens computes the embeddings [B,P] of tokens [B,N,D], not normalised, conditioned by
@@ -129,8 +181,11 @@ func (t *Tower) Graph(o graph.ImagePromptOptions) (*graph.Graph, error) {
 	return t.Info.WithPrompts(o)
 }
 
-// Embed computes the frozen model's embeddings [B,P] of pixels [B,3,H,W], not normalised.
+// Embed computes the frozen model's output, such as embeddings [B,P], of pixels [B,3,H,W], not normalised.
 func (t *Tower) Embed(ctx context.Context, pixels *graph.Tensor) (*graph.Tensor, error) {
+	if t.Info == nil {
+		return t.front(ctx, pixels, t.Output().Name, func() (*graph.Graph, error) { return t.whole, nil })
+	}
 	tokens, err := t.Tokens(ctx, pixels)
 	if err != nil {
 		return nil, err

@@ -3,7 +3,7 @@
 Usage: captioners.py OUT [NAME...]
 Optimum needs an older transformers than the reference is made with: OPTIMUM names a folder with optimum-onnx 0.1.0, transformers 4.57.1
 and what they need beside this environment (pip install --target). OUT gets a bundle a folder, and golden.json: for each bundle, the cases
-(keys of generation_config.json) and the ids that follow the opening.
+(keys of generation_config.json) and the ids that follow the opening; those of bundles that aren't named stay.
 """
 import json
 import os
@@ -57,13 +57,22 @@ def vision(t):
     return t.ViTModel(t.ViTConfig(hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=2, num_attention_heads=HEADS, image_size=SIDE, patch_size=PATCH), add_pooling_layer=False)
 
 
+def swin(t):
+    return t.DonutSwinModel(t.DonutSwinConfig(image_size=SIDE, patch_size=2, embed_dim=WIDTH // 2, depths=[2, 1], num_heads=[HEADS, HEADS], window_size=4, mlp_ratio=2.0), add_pooling_layer=False)
+
+
+def mbart(t):
+    return t.MBartForCausalLM(t.MBartConfig(vocab_size=WORDS, d_model=WIDTH, decoder_layers=1, decoder_attention_heads=HEADS, decoder_ffn_dim=64, encoder_layers=1, encoder_attention_heads=HEADS, max_position_embeddings=WINDOW, is_decoder=True, add_cross_attention=True,
+                                            bos_token_id=START, eos_token_id=2, pad_token_id=PAD, decoder_start_token_id=START, tie_word_embeddings=False))
+
+
 def gpt2(t, cross):
     return t.GPT2LMHeadModel(t.GPT2Config(vocab_size=WORDS, n_positions=WINDOW, n_embd=WIDTH, n_inner=64, n_layer=LAYERS, n_head=HEADS, add_cross_attention=cross, is_decoder=True,
                                           bos_token_id=START, eos_token_id=2, pad_token_id=PAD, tie_word_embeddings=False))
 
 
-def encoder_decoder(t, decoder):
-    model = t.VisionEncoderDecoderModel(encoder=vision(t), decoder=decoder)
+def encoder_decoder(t, encoder, decoder):
+    model = t.VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
     model.config.decoder_start_token_id, model.config.pad_token_id = START, PAD
     return spread(model, 1.2)
 
@@ -125,12 +134,14 @@ def bundle(folder, config, start, kind="ViTImageProcessor"):
         (folder / name).write_text(json.dumps(content, indent=1))
 
 
-def references(out, t):
-    """Saves the models and writes what generate says of each."""
+def references(out, wanted, t):
+    """Saves the models and writes what generate says of each that is wanted."""
     import torch
     images, golden = pixels(), {}
 
     def reference(name, generate, start):
+        if wanted and name not in wanted:
+            return
         golden[name] = {}
         for case, given in CASES.items():
             given = dict(given)
@@ -146,8 +157,8 @@ def references(out, t):
             golden[name][case] = texts
             print(name, case, len({tuple(x) for x in texts}), "different texts of", sorted({len(x) for x in texts}), "tokens", file=sys.stderr)
 
-    for name, decoder in (("vitgpt2", gpt2(t, True)), ("trocr", trocr(t))):
-        model = encoder_decoder(t, decoder)
+    for name, encoder, decoder in (("vitgpt2", vision(t), gpt2(t, True)), ("trocr", vision(t), trocr(t)), ("donut", swin(t), mbart(t))):
+        model = encoder_decoder(t, encoder, decoder)
         model.generation_config = t.GenerationConfig()
         reference(name, lambda ids, config: model.generate(pixel_values=images, decoder_input_ids=ids, **config, decoder_start_token_id=START), True)
         model.save_pretrained(out / name)
@@ -180,7 +191,7 @@ def export(models, out, name, t):
     plain = lambda which, **kw: {"model_type": which, **kw}
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
-        if name in ("vitgpt2", "trocr"):
+        if name in ("vitgpt2", "trocr", "donut"):
             model = t.VisionEncoderDecoderModel.from_pretrained(models / name)
             files = optimum(model, "image-to-text-with-past", scratch)
             split, merged = (folder, out / (name + "_merged"))
@@ -246,8 +257,9 @@ def main(out, wanted):
     import transformers as t
     out = pathlib.Path(out)
     with tempfile.TemporaryDirectory() as models:
-        golden = references(pathlib.Path(models), t)
-        for name in ("vitgpt2", "trocr", "blip", "clipcap"):
+        before = json.loads((out / "golden.json").read_text())["ids"] if (out / "golden.json").exists() else {}
+        golden = {**before, **references(pathlib.Path(models), wanted, t)}
+        for name in ("vitgpt2", "trocr", "donut", "blip", "clipcap"):
             if not wanted or name in wanted:
                 export(pathlib.Path(models), out, name, t)
     golden["vitgpt2_merged"] = golden["vitgpt2"]

@@ -15,7 +15,7 @@ import (
 )
 
 // layouts are the bundles that bench/reference/captioners.py makes.
-var layouts = []string{"vitgpt2", "vitgpt2_merged", "trocr", "blip", "clipcap"}
+var layouts = []string{"vitgpt2", "vitgpt2_merged", "trocr", "donut", "blip", "clipcap"}
 
 func open(t testing.TB, dir string) *Model {
 	t.Helper()

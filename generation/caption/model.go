@@ -69,8 +69,8 @@ var (
 // logitsOutput is what exporters call the decoder's output.
 const logitsOutput = "logits"
 
-// Open opens a captioner's bundle. Encoders that prompts can't enter and decoders that take no prefix are refused with
-// the reason. All sessions share one copy of the weights, and compute the same bits in every run.
+// Open opens a captioner's bundle. Decoders that take no prefix are refused with the reason; an image encoder that prompts can't
+// enter refuses visual prompts alone. All sessions share one copy of the weights, and compute the same bits in every run.
 func Open(b *bundle.Bundle, o ort.Options) (_ *Model, err error) {
 	if b.Kind() != bundle.Captioner {
 		return nil, errs.New(errs.Invalid, "bundle %s: its files are those of a %s bundle, not of a captioner: one has an image encoder (encoder_model.onnx or vision_model.onnx) and a decoder (decoder_model.onnx or decoder_model_merged.onnx)", b.Name, b.Kind())
@@ -225,7 +225,7 @@ func (m *Model) openMapper(file string) (err error) {
 
 // fit compares the widths of encoder and decoder.
 func (m *Model) fit() error {
-	out := m.Images.Info.Output.Shape
+	out := m.Images.Output().Shape
 	if m.Mapped() {
 		if m.Mapper != nil {
 			d := m.Mapper.Outputs[0].Shape
@@ -235,13 +235,13 @@ func (m *Model) fit() error {
 			}
 		}
 		if len(out) != 2 {
-			return errs.New(errs.Unsupported, "bundle %s: the decoder has no cross attention, so the image has to reach it as a prefix; the encoder's output %q of shape %s is no embedding [batch,width]", m.Bundle.Name, m.Images.Info.Output.Name, out)
+			return errs.New(errs.Unsupported, "bundle %s: the decoder has no cross attention, so the image has to reach it as a prefix; the encoder's output %q of shape %s is no embedding [batch,width]", m.Bundle.Name, m.Images.Output().Name, out)
 		}
 		return nil
 	}
 	want, _ := m.Decoder.Encoder.Shape[2].Int()
 	if have, known := out[len(out)-1].Int(); len(out) != 3 || known && want > 0 && have != want {
-		return errs.New(errs.Unsupported, "bundle %s: the encoder's output %q of shape %s does not fit the decoder's input %q of shape %s", m.Bundle.Name, m.Images.Info.Output.Name, out, m.Decoder.Encoder.Name, m.Decoder.Encoder.Shape)
+		return errs.New(errs.Unsupported, "bundle %s: the encoder's output %q of shape %s does not fit the decoder's input %q of shape %s", m.Bundle.Name, m.Images.Output().Name, out, m.Decoder.Encoder.Name, m.Decoder.Encoder.Shape)
 	}
 	return nil
 }
@@ -253,7 +253,10 @@ func (m *Model) Verify() error {
 	r, ahead := &ort.Runner{Options: m.options}, &ort.Runner{Options: m.options}
 	defer r.Close()
 	defer ahead.Close()
-	err := m.Images.Info.Verify(r.Run)
+	var err error
+	if m.Images.Info != nil {
+		err = m.Images.Info.Verify(r.Run)
+	}
 	if err == nil {
 		err = m.Decoder.Verify(r.Run)
 	}
@@ -362,6 +365,9 @@ func (m *Model) graphOf(v variant) (*graph.Graph, error) {
 // Features computes what the decoder is told of images [B,3,H,W]: tokens [B,N,E], or where it is [Model.Mapped]
 // embeddings [B,E]. visual are prompts in the encoder, one tensor [B,K,D] a layer, none for the frozen encoder.
 func (m *Model) Features(ctx context.Context, pixels *graph.Tensor, visual []*graph.Tensor) (*graph.Tensor, error) {
+	if len(visual) == 0 {
+		return m.Images.Embed(ctx, pixels)
+	}
 	tokens, err := m.Images.Tokens(ctx, pixels)
 	if err != nil {
 		return nil, err

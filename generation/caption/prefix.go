@@ -77,6 +77,9 @@ func (m *Model) readVisual(p *prompt.Prompt, s *steering) (err error) {
 	if t == nil {
 		return nil
 	}
+	if m.Images.Refused != nil {
+		return errs.New(errs.Unsupported, "prompt tensor \"visual\": %w", m.Images.Refused)
+	}
 	if d := t.Dims; len(d) != 3 || d[0] < 1 || d[0] > int64(m.Images.Depth()) || d[1] < 1 || d[2] != int64(m.Images.Width()) {
 		return m.wrong("visual", t, "[1 to %d,K,%d]", m.Images.Depth(), m.Images.Width())
 	}
@@ -136,7 +139,7 @@ func (m *Model) readMaps(p *prompt.Prompt, s *steering) error {
 			if !m.Mapped() {
 				return m.wrong("map.0.weight", weight, "no map: its decoder looks at the image by cross attention")
 			}
-			width, _ := m.Images.Info.Output.Shape[1].Int()
+			width, _ := m.Images.Output().Shape[1].Int()
 			in = int(width)
 		}
 		if len(weight.Dims) != 2 || weight.Dims[1] != int64(in) {

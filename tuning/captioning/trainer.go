@@ -33,11 +33,14 @@ func New(ctx context.Context, m *caption.Model, r *tuning.Recipe, d *tuning.Data
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	r, err := r.ResolveCaptions(len(m.Images.Info.Blocks), m.Decoder.Width, len(d.Train))
+	r, err := r.ResolveCaptions(m.Images.Depth(), m.Decoder.Width, len(d.Train))
 	if err != nil {
 		return nil, err
 	}
 	t := &Trainer{Recipe: r, model: m, data: d}
+	if r.Visual.Tokens > 0 && m.Images.Refused != nil {
+		return nil, errs.New(errs.Unsupported, "recipe %q: visual.tokens is %d: %w", r.Name, r.Visual.Tokens, m.Images.Refused)
+	}
 	if t.parts, err = partsOf(m); err != nil {
 		return nil, err
 	}
@@ -59,9 +62,12 @@ func New(ctx context.Context, m *caption.Model, r *tuning.Recipe, d *tuning.Data
 // partsOf is where learned tensors can enter a captioner.
 func partsOf(m *caption.Model) (parts, error) {
 	opening, err := m.Opening("")
-	p := parts{Decoder: m.Decoder, Images: m.Images.Info, Patch: m.Images.PatchSize(), Mapped: m.Mapped(), Mapper: m.Mapper, Open: len(opening) == 0}
+	p := parts{Decoder: m.Decoder, Images: m.Images.Info, Mapped: m.Mapped(), Mapper: m.Mapper, Open: len(opening) == 0}
+	if p.Images != nil {
+		p.Patch = m.Images.PatchSize()
+	}
 	if p.Mapped {
-		shape := m.Images.Info.Output.Shape
+		shape := m.Images.Output().Shape
 		n, known := shape[len(shape)-1].Int()
 		if !known {
 			return p, errs.New(errs.Unsupported, "bundle %s: the width of the image feature %s isn't known", m.Bundle.Name, shape)

@@ -94,6 +94,7 @@ func small(t *testing.T, name string) *tuning.Recipe {
 var layouts = map[string][]string{
 	"vitgpt2":        {"caption-prefix", "caption-kv", "caption-visual"},
 	"vitgpt2_merged": {"caption-prefix", "caption-kv"},
+	"donut":          {"caption-prefix", "caption-kv"},
 	"blip":           {"caption-prefix", "caption-kv", "caption-visual"},
 	"clipcap":        {"caption-prefix", "caption-map", "caption-visual"},
 }
@@ -355,6 +356,18 @@ func TestDataWithoutTextsIsRefused(t *testing.T) {
 	for name, d := range map[string]*tuning.Data{"an image without captions": d, "no images": {Dataset: "none"}} {
 		if _, err := New(t.Context(), m, small(t, "caption-prefix"), d); errs.Of(err) != errs.Invalid {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestAnEncoderThatPromptsCannotEnterLearnsNone: visual prompts are refused for the encoder's reason, with any method.
+func TestAnEncoderThatPromptsCannotEnterLearnsNone(t *testing.T) {
+	m := open(t, "donut")
+	both := small(t, "caption-prefix")
+	both.Visual = tuning.Visual{Tokens: 2, Depth: 1}
+	for _, r := range []*tuning.Recipe{small(t, "caption-visual"), both} {
+		if _, err := New(t.Context(), m, r, captioned(m, 2, 0)); errs.Of(err) != errs.Unsupported || !strings.Contains(err.Error(), "prompts have no place") {
+			t.Errorf("%s: %v", r.Name, err)
 		}
 	}
 }

@@ -36,7 +36,9 @@ func Open(ctx context.Context, path string, o Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	in.Kind = in.kind()
+	if in.Kind = in.kind(); in.Kind == "captioner" && in.Image == nil && in.Decoder != nil {
+		in.note("the image encoder is used as it is: it takes no visual prompts; captions, prefixes, keys and values are made as with others")
+	}
 	return &in.Report, nil
 }
 

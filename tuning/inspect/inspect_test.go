@@ -156,6 +156,20 @@ func TestOtherFilesOfABundleAreNamed(t *testing.T) {
 	}
 }
 
+// TestACaptionerWithoutPlaceForVisualPromptsIsOneAllTheSame: its encoder's reason is told, and what is left.
+func TestACaptionerWithoutPlaceForVisualPromptsIsOneAllTheSame(t *testing.T) {
+	r, err := Open(t.Context(), filepath.Join("..", "..", "generation", "caption", "testdata", "donut"), small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Kind != "captioner" || r.Decoder == nil || len(r.Refusals) != 1 || !strings.Contains(r.Refusals[0], "encoder_model.onnx: last_hidden_state") || !strings.Contains(r.Refusals[0], "prompts have no place") {
+		t.Errorf("%s, refused: %q", r.Kind, r.Refusals)
+	}
+	if !slices.ContainsFunc(r.Notes, func(n string) bool { return strings.Contains(n, "takes no visual prompts") }) {
+		t.Errorf("notes: %q", r.Notes)
+	}
+}
+
 // TestTheEstimateOfMemoryIsWhatAStepTakes on the starter; how near it is on models of real size, docs/benchmarks.md tells.
 func TestTheEstimateOfMemoryIsWhatAStepTakes(t *testing.T) {
 	if runtime.GOOS != "linux" {
