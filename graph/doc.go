@@ -44,10 +44,9 @@
 // # One table
 //
 // What is known of an operator is one row of a table in the files ops_*.go: a rule for types, shapes
-// and small integers, and one for the gradient. Adding an operator is adding a row and a case in
-// graph/internal/opcase, and, where it is more than a function of each element, a kernel in
-// kernels*.go. The tests go over the table: a gradient is
-// compared with numerical differences, the interpreter with ONNX Runtime and ONNX's node tests,
+// and small integers, one for the gradient, and a kernel, which computes it on arrays ([Evaluate]). Adding an
+// operator is adding a row and a case in graph/internal/opcase. The tests go over the table: a gradient is
+// compared with numerical differences, kernels with ONNX Runtime and ONNX's node tests,
 // inferred shapes with those of a run; a row without a case fails.
 //
 // # Errors

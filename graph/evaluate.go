@@ -9,11 +9,8 @@ import (
 // Evaluate computes a node's outputs from its inputs, one array for each of n.Inputs, in double precision. What stands
 // for an input that is left out is not looked at. An error does not name the node.
 func Evaluate(n *Node, in []Array) (out []Array, err error) {
-	kernel := kernels[n.Op]
-	if of := Pointwise(n.Op); of != nil {
-		kernel = pointwiseKernel(of)
-	}
-	if kernel == nil || n.Domain != "" {
+	kernel := table[key(n)].kernel
+	if kernel == nil {
 		return nil, errs.New(errs.Unsupported, "the operator has no kernel")
 	}
 	defer recoverBail(&err)

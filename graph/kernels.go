@@ -5,72 +5,6 @@ import (
 	"slices"
 )
 
-// kernels evaluates each operator that is not on each element by itself ([Pointwise]): all of a node's outputs from its
-// inputs.
-var kernels map[string]func(c *computation) []Array
-
-func init() {
-	kernels = map[string]func(c *computation) []Array{
-		"Add": binaryKernel(func(x, y float64) float64 { return x + y }),
-		"Sub": binaryKernel(func(x, y float64) float64 { return x - y }),
-		"Mul": binaryKernel(func(x, y float64) float64 { return x * y }),
-		"Div": divKernel,
-		"Mod": modKernel,
-		"Pow": binaryKernel(math.Pow),
-		"Max": foldKernel(math.Max), "Min": foldKernel(math.Min),
-		"Sum": foldKernel(func(x, y float64) float64 { return x + y }),
-		"Mean": func(c *computation) []Array {
-			sum := foldKernel(func(x, y float64) float64 { return x + y })(c)[0]
-			return one(apply(sum, func(x float64) float64 { return x / float64(len(c.in)) }))
-		},
-		"Equal":          comparisonKernel(func(x, y float64) bool { return x == y }),
-		"Less":           comparisonKernel(func(x, y float64) bool { return x < y }),
-		"Greater":        comparisonKernel(func(x, y float64) bool { return x > y }),
-		"LessOrEqual":    comparisonKernel(func(x, y float64) bool { return x <= y }),
-		"GreaterOrEqual": comparisonKernel(func(x, y float64) bool { return x >= y }),
-		"And":            comparisonKernel(func(x, y float64) bool { return x != 0 && y != 0 }),
-		"Or":             comparisonKernel(func(x, y float64) bool { return x != 0 || y != 0 }),
-		"Xor":            comparisonKernel(func(x, y float64) bool { return (x != 0) != (y != 0) }),
-		"Not":            testKernel(func(x float64) bool { return x == 0 }),
-		"IsNaN":          testKernel(math.IsNaN),
-		"IsInf":          isInfKernel,
-		"Gelu":           geluKernel,
-		"QuantizeLinear": quantizeLinearKernel, "DynamicQuantizeLinear": dynamicQuantizeLinearKernel,
-		"Identity": func(c *computation) []Array { return one(c.in[0]) },
-		"Cast":     castKernel,
-		"Where":    whereKernel,
-		"Clip":     clipKernel,
-		"MatMul":   func(c *computation) []Array { return one(matmul(c.in[0], c.in[1])) },
-		"Gemm":     gemmKernel,
-		"Conv":     convKernel, "ConvTranspose": convTransposeKernel,
-		"Softmax": softmaxKernel, "LogSoftmax": func(c *computation) []Array {
-			return one(apply(softmaxKernel(c)[0], math.Log))
-		},
-		"LayerNormalization": layerNormKernel, "BatchNormalization": batchNormKernel,
-		"GlobalAveragePool": globalAveragePoolKernel, "MaxPool": maxPoolKernel, "AveragePool": averagePoolKernel,
-		"ReduceSum":       reduceKernel(0, func(acc, x float64) float64 { return acc + x }, nil),
-		"ReduceMean":      reduceKernel(0, func(acc, x float64) float64 { return acc + x }, func(acc float64, n int) float64 { return acc / float64(n) }),
-		"ReduceMax":       reduceKernel(math.Inf(-1), math.Max, nil),
-		"ReduceMin":       reduceKernel(math.Inf(1), math.Min, nil),
-		"ReduceProd":      reduceKernel(1, func(acc, x float64) float64 { return acc * x }, nil),
-		"ReduceL1":        reduceKernel(0, func(acc, x float64) float64 { return acc + math.Abs(x) }, nil),
-		"ReduceSumSquare": reduceKernel(0, func(acc, x float64) float64 { return acc + x*x }, nil),
-		"ReduceL2":        reduceKernel(0, func(acc, x float64) float64 { return acc + x*x }, func(acc float64, _ int) float64 { return math.Sqrt(acc) }),
-		"ReduceLogSum":    reduceKernel(0, func(acc, x float64) float64 { return acc + x }, func(acc float64, _ int) float64 { return math.Log(acc) }),
-		"ReduceLogSumExp": reduceKernel(0, func(acc, x float64) float64 { return acc + math.Exp(x) }, func(acc float64, _ int) float64 { return math.Log(acc) }),
-		"Reshape":         reshapeKernel, "Flatten": flattenKernel, "Squeeze": squeezeKernel, "Unsqueeze": unsqueezeKernel,
-		"Transpose": transposeKernel, "Concat": concatKernel, "Split": splitKernel, "Slice": sliceKernel, "Pad": padKernel,
-		"Expand": func(c *computation) []Array { return one(c.in[0].expand(broadcast(c.in[0].Dims, c.ints(1, nil)))) },
-		"Tile":   tileKernel, "Shape": shapeKernel, "ConstantOfShape": constantOfShapeKernel, "Range": rangeKernel,
-		"Size":   func(c *computation) []Array { return one(Array{Int64, []int{}, []float64{float64(len(c.in[0].Data))}}) },
-		"Resize": resizeKernel, "Einsum": einsumKernel,
-		"Trilu": triluKernel, "Gather": gatherKernel, "GatherND": gatherNDKernel, "GatherElements": gatherElementsKernel,
-		"ScatterND": scatterNDKernel, "ScatterElements": scatterElementsKernel,
-		"ArgMax": argKernel(func(x, best float64) bool { return x > best }), "ArgMin": argKernel(func(x, best float64) bool { return x < best }),
-		"CumSum": cumSumKernel, "OneHot": oneHotKernel, "NonZero": nonZeroKernel, "TopK": topKKernel,
-	}
-}
-
 func one(a Array) []Array { return []Array{a} }
 
 func apply(a Array, f func(float64) float64) Array {
@@ -79,10 +13,6 @@ func apply(a Array, f func(float64) float64) Array {
 		out.Data[i] = f(x)
 	}
 	return out
-}
-
-func pointwiseKernel(f func(float64) float64) func(*computation) []Array {
-	return func(c *computation) []Array { return one(apply(c.in[0], f)) }
 }
 
 func testKernel(f func(float64) bool) func(*computation) []Array {
@@ -124,6 +54,17 @@ func comparisonKernel(f func(x, y float64) bool) func(*computation) []Array {
 		return one(out)
 	}
 }
+
+func plus(x, y float64) float64 { return x + y }
+
+func times(x, y float64) float64 { return x * y }
+
+func meanKernel(c *computation) []Array {
+	sum := foldKernel(plus)(c)[0]
+	return one(apply(sum, func(x float64) float64 { return x / float64(len(c.in)) }))
+}
+
+func identityKernel(c *computation) []Array { return one(c.in[0]) }
 
 // divKernel truncates integers, as the specification has it.
 func divKernel(c *computation) []Array {
@@ -195,6 +136,8 @@ func clipKernel(c *computation) []Array {
 	}
 	return one(apply(c.in[0], func(x float64) float64 { return math.Min(math.Max(x, low), high) }))
 }
+
+func matmulKernel(c *computation) []Array { return one(matmul(c.in[0], c.in[1])) }
 
 // matmul takes a vector for a matrix of one row, or as the second operand of one column.
 func matmul(a, b Array) Array {
@@ -554,6 +497,8 @@ func softmaxKernel(c *computation) []Array {
 	return one(out)
 }
 
+func logSoftmaxKernel(c *computation) []Array { return one(apply(softmaxKernel(c)[0], math.Log)) }
+
 func layerNormKernel(c *computation) []Array {
 	x := c.in[0]
 	axis := c.axis("axis", -1, len(x.Dims))
@@ -599,6 +544,10 @@ func globalAveragePoolKernel(c *computation) []Array {
 	return one(out)
 }
 
+func plusSquare(acc, x float64) float64 { return acc + x*x }
+
+// reduceKernel forms acc from start with f, over the elements along the reduced axes, and ends with what end makes of it
+// and of their number n; nil for acc itself.
 func reduceKernel(start float64, f func(acc, x float64) float64, end func(acc float64, n int) float64) func(*computation) []Array {
 	return func(c *computation) []Array {
 		x := c.in[0]

@@ -240,6 +240,10 @@ func padSource(i, n int, mode string) int {
 	panic(unfit("padding mode %s of extent %d is not interpreted", mode, n))
 }
 
+func expandKernel(c *computation) []Array {
+	return one(c.in[0].expand(broadcast(c.in[0].Dims, c.ints(1, nil))))
+}
+
 func tileKernel(c *computation) []Array {
 	x, repeats := c.in[0], c.ints(1, nil)
 	dims := slices.Clone(x.Dims)
@@ -275,6 +279,10 @@ func shapeKernel(c *computation) []Array {
 		out.Data[i] = float64(d)
 	}
 	return one(out)
+}
+
+func sizeKernel(c *computation) []Array {
+	return one(Array{Int64, []int{}, []float64{float64(len(c.in[0].Data))}})
 }
 
 func constantOfShapeKernel(c *computation) []Array {

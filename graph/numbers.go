@@ -32,32 +32,32 @@ func (in *inference) follow(n *Node) {
 	if out == nil || !out.Type.IsFloat() || n.Domain != "" {
 		return
 	}
-	one, two := pointwiseOf[n.Op], twoOperands[n.Op]
 	if passes[n.Op] {
-		one = func(x float64) float64 { return x }
-	}
-	if one == nil && two == nil {
+		if x, ok := in.number(n.Input(0)); ok {
+			in.numbers[out] = x
+		}
 		return
 	}
-	x, ok := in.number(n.Input(0))
-	if !ok {
+	if !followed[n.Op] {
 		return
 	}
-	if one != nil {
-		in.numbers[out] = one(x)
-	} else if y, ok := in.number(n.Input(1)); ok {
-		in.numbers[out] = two(x, y)
+	operands := make([]Array, len(n.Inputs))
+	for i, v := range n.Inputs {
+		x, ok := in.number(v)
+		if !ok {
+			return
+		}
+		operands[i] = Array{Type: out.Type, Data: []float64{x}}
 	}
+	in.numbers[out] = table[n.Op].kernel(&computation{n, operands})[0].Data[0]
 }
 
 // passes are operators that leave a single number as it is.
 var passes = set("Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape")
 
-var twoOperands = map[string]func(x, y float64) float64{
-	"Add": func(x, y float64) float64 { return x + y }, "Sub": func(x, y float64) float64 { return x - y },
-	"Mul": func(x, y float64) float64 { return x * y }, "Div": func(x, y float64) float64 { return x / y },
-	"Pow": math.Pow, "Min": math.Min, "Max": math.Max,
-}
+// followed are operators whose kernels work on single numbers as they do on arrays. Those on each element by itself
+// are among them.
+var followed = set("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max")
 
 // toInteger follows a Cast of such a float to an integer, which cuts off its fraction.
 // Sizes are far below 2^31; a value close below a whole number is one that floats missed.

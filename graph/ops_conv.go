@@ -6,10 +6,10 @@ import (
 )
 
 var _ = register(map[string]row{
-	"Conv":          {convShape, gradConv},
-	"ConvTranspose": {convTransposeShape, gradConvTranspose},
-	"MaxPool":       {poolShape, chain(gradMaxPool)},
-	"AveragePool":   {poolShape, chain(gradAveragePool)},
+	"Conv":          {convShape, gradConv, convKernel},
+	"ConvTranspose": {convTransposeShape, gradConvTranspose, convTransposeKernel},
+	"MaxPool":       {poolShape, chain(gradMaxPool), maxPoolKernel},
+	"AveragePool":   {poolShape, chain(gradAveragePool), averagePoolKernel},
 })
 
 // conv reads a convolution's attributes with their defaults written out.

@@ -6,7 +6,7 @@ import (
 )
 
 var _ = register(map[string]row{
-	"Einsum": {einsumShape, gradEinsum},
+	"Einsum": {einsumShape, gradEinsum, einsumKernel},
 })
 
 // equation reads an Einsum's labels: a string of one letter an axis for each operand, and the

@@ -6,17 +6,17 @@ import (
 )
 
 var _ = register(map[string]row{
-	"Gather":          {gatherShape, chain(gradGather)},
-	"GatherND":        {gatherNDShape, chain(gradGatherND)},
-	"GatherElements":  {gatherElementsShape, chain(gradGatherElements)},
-	"ScatterND":       {unary, gradScatter("GatherND")},
-	"ScatterElements": {unary, gradScatter("GatherElements")},
-	"ArgMax":          {argShape, nil},
-	"ArgMin":          {argShape, nil},
-	"OneHot":          {oneHotShape, nil},
-	"CumSum":          {unary, chain(gradCumSum)},
-	"TopK":            {topKShape, chain(gradTopK)},
-	"NonZero":         {nonZeroShape, nil},
+	"Gather":          {gatherShape, chain(gradGather), gatherKernel},
+	"GatherND":        {gatherNDShape, chain(gradGatherND), gatherNDKernel},
+	"GatherElements":  {gatherElementsShape, chain(gradGatherElements), gatherElementsKernel},
+	"ScatterND":       {unary, gradScatter("GatherND"), scatterNDKernel},
+	"ScatterElements": {unary, gradScatter("GatherElements"), scatterElementsKernel},
+	"ArgMax":          {argShape, nil, argKernel(func(x, best float64) bool { return x > best })},
+	"ArgMin":          {argShape, nil, argKernel(func(x, best float64) bool { return x < best })},
+	"OneHot":          {oneHotShape, nil, oneHotKernel},
+	"CumSum":          {unary, chain(gradCumSum), cumSumKernel},
+	"TopK":            {topKShape, chain(gradTopK), topKKernel},
+	"NonZero":         {nonZeroShape, nil, nonZeroKernel},
 })
 
 func gatherShape(c *ctx) {

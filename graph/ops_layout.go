@@ -6,23 +6,27 @@ import (
 )
 
 var _ = register(map[string]row{
-	"Reshape":   {reshapeShape, chain(func(b *backward, n *Node) *Value { return b.likeInput(n) })},
-	"Flatten":   {flattenShape, chain(func(b *backward, n *Node) *Value { return b.likeInput(n) })},
-	"Squeeze":   {squeezeShape, chain(func(b *backward, n *Node) *Value { return b.likeInput(n) })},
-	"Unsqueeze": {unsqueezeShape, chain(func(b *backward, n *Node) *Value { return b.likeInput(n) })},
-	"Transpose": {transposeShape, chain(gradTranspose)},
-	"Concat":    {concatShape, gradConcat},
-	"Split":     {splitShape, gradSplit},
-	"Slice":     {sliceShape, chain(gradSlice)},
-	"Pad":       {padShape, chain(gradPad)},
-	"Expand":    {expandShape, func(b *backward, n *Node) { b.give(n, 0, b.dy(n)) }},
-	"Tile":      {tileShape, chain(gradTile)},
-	"Range":     {rangeShape, nil},
-	"Trilu":     {unary, chain(gradTrilu)},
+	"Reshape":   {reshapeShape, chain(func(b *backward, n *Node) *Value { return b.likeInput(n) }), reshapeKernel},
+	"Flatten":   {flattenShape, chain(func(b *backward, n *Node) *Value { return b.likeInput(n) }), flattenKernel},
+	"Squeeze":   {squeezeShape, chain(func(b *backward, n *Node) *Value { return b.likeInput(n) }), squeezeKernel},
+	"Unsqueeze": {unsqueezeShape, chain(func(b *backward, n *Node) *Value { return b.likeInput(n) }), unsqueezeKernel},
+	"Transpose": {transposeShape, chain(gradTranspose), transposeKernel},
+	"Concat":    {concatShape, gradConcat, concatKernel},
+	"Split":     {splitShape, gradSplit, splitKernel},
+	"Slice":     {sliceShape, chain(gradSlice), sliceKernel},
+	"Pad":       {padShape, chain(gradPad), padKernel},
+	"Expand":    {expandShape, func(b *backward, n *Node) { b.give(n, 0, b.dy(n)) }, expandKernel},
+	"Tile":      {tileShape, chain(gradTile), tileKernel},
+	"Range":     {rangeShape, nil, rangeKernel},
+	"Trilu":     {unary, chain(gradTrilu), triluKernel},
 })
 
 // What only looks at a shape.
-var _ = registerFlat(map[string]func(c *ctx){"Shape": shapeShape, "Size": sizeShape, "ConstantOfShape": constantOfShape})
+var _ = registerFlat(map[string]row{
+	"Shape":           {shapeShape, nil, shapeKernel},
+	"Size":            {sizeShape, nil, sizeKernel},
+	"ConstantOfShape": {constantOfShape, nil, constantOfShapeKernel},
+})
 
 // likeInput gives the gradient of a node that only rearranges the shape the input's shape.
 func (b *backward) likeInput(n *Node) *Value {

@@ -3,8 +3,8 @@ package graph
 import "slices"
 
 var _ = register(map[string]row{
-	"MatMul": {matmulShape, gradMatMul},
-	"Gemm":   {gemmShape, gradGemm},
+	"MatMul": {matmulShape, gradMatMul, matmulKernel},
+	"Gemm":   {gemmShape, gradGemm, gemmKernel},
 })
 
 func matmulShape(c *ctx) {

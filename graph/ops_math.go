@@ -63,7 +63,7 @@ var _ = register(map[string]row{
 				b.give(n, i, b.dy(n))
 			}
 		}
-	}},
+	}, binaryKernel(plus)},
 	"Sub": {arithmetic(Dim.Sub), func(b *backward, n *Node) {
 		if b.wants(n, 0) {
 			b.give(n, 0, b.dy(n))
@@ -71,14 +71,14 @@ var _ = register(map[string]row{
 		if b.wants(n, 1) {
 			b.give(n, 1, b.Op("Neg", nil, b.dy(n)))
 		}
-	}},
+	}, binaryKernel(func(x, y float64) float64 { return x - y })},
 	"Mul": {arithmetic(Dim.Mul), func(b *backward, n *Node) {
 		for i := range 2 {
 			if b.wants(n, i) {
 				b.give(n, i, b.Mul(b.dy(n), n.Inputs[1-i]))
 			}
 		}
-	}},
+	}, binaryKernel(times)},
 	"Div": {arithmetic(quotient), func(b *backward, n *Node) {
 		dx := b.Div(b.dy(n), n.Inputs[1])
 		if b.wants(n, 0) {
@@ -87,33 +87,31 @@ var _ = register(map[string]row{
 		if b.wants(n, 1) {
 			b.give(n, 1, b.Op("Neg", nil, b.Mul(dx, n.Outputs[0])))
 		}
-	}},
-	"Mod":            {modShape, gradMod},
-	"Pow":            {broadcastRule, gradPow},
-	"Max":            {broadcastRule, gradExtreme},
-	"Min":            {broadcastRule, gradExtreme},
-	"Sum":            {broadcastRule, gradSum},
-	"Mean":           {broadcastRule, gradMean},
-	"QuantizeLinear": {quantizeShape, nil}, // see decompose_quantized.go
-	"Identity":       {identity, chain(func(b *backward, n *Node) *Value { return b.dy(n) })},
-	"Cast":           {castShape, chain(func(b *backward, n *Node) *Value { return b.cast(b.dy(n), n.Inputs[0].Type) })},
-	"Where":          {whereShape, gradWhere},
-	"Clip":           {unary, gradClip},
-	"Equal":          {compare(func(a, b Dim) (bool, bool) { return decide(a, b, func(x, y int64) bool { return x == y }) }), nil},
-	"Less":           {compare(func(a, b Dim) (bool, bool) { return decide(a, b, func(x, y int64) bool { return x < y }) }), nil},
-	"Greater":        {compare(func(a, b Dim) (bool, bool) { return decide(a, b, func(x, y int64) bool { return x > y }) }), nil},
-	"LessOrEqual": {compare(func(a, b Dim) (bool, bool) {
-		return decide(a, b, func(x, y int64) bool { return x <= y })
-	}), nil},
-	"GreaterOrEqual": {compare(func(a, b Dim) (bool, bool) {
-		return decide(a, b, func(x, y int64) bool { return x >= y })
-	}), nil},
-	"And":   {logical, nil},
-	"Or":    {logical, nil},
-	"Xor":   {logical, nil},
-	"Not":   {logical, nil},
-	"IsNaN": {logical, nil},
-	"IsInf": {logical, nil},
+	}, divKernel},
+	"Mod":  {modShape, gradMod, modKernel},
+	"Pow":  {broadcastRule, gradPow, binaryKernel(math.Pow)},
+	"Max":  {broadcastRule, gradExtreme, foldKernel(math.Max)},
+	"Min":  {broadcastRule, gradExtreme, foldKernel(math.Min)},
+	"Sum":  {broadcastRule, gradSum, foldKernel(plus)},
+	"Mean": {broadcastRule, gradMean, meanKernel},
+	// Mostly written out: see decompose_quantized.go.
+	"QuantizeLinear":        {quantizeLinearShape, nil, quantizeLinearKernel},
+	"DynamicQuantizeLinear": {dynamicQuantizeLinearShape, nil, dynamicQuantizeLinearKernel},
+	"Identity":              {identity, chain(func(b *backward, n *Node) *Value { return b.dy(n) }), identityKernel},
+	"Cast":                  {castShape, chain(func(b *backward, n *Node) *Value { return b.cast(b.dy(n), n.Inputs[0].Type) }), castKernel},
+	"Where":                 {whereShape, gradWhere, whereKernel},
+	"Clip":                  {unary, gradClip, clipKernel},
+	"Equal":                 {compare(func(x, y int64) bool { return x == y }), nil, comparisonKernel(func(x, y float64) bool { return x == y })},
+	"Less":                  {compare(func(x, y int64) bool { return x < y }), nil, comparisonKernel(func(x, y float64) bool { return x < y })},
+	"Greater":               {compare(func(x, y int64) bool { return x > y }), nil, comparisonKernel(func(x, y float64) bool { return x > y })},
+	"LessOrEqual":           {compare(func(x, y int64) bool { return x <= y }), nil, comparisonKernel(func(x, y float64) bool { return x <= y })},
+	"GreaterOrEqual":        {compare(func(x, y int64) bool { return x >= y }), nil, comparisonKernel(func(x, y float64) bool { return x >= y })},
+	"And":                   {logical, nil, comparisonKernel(func(x, y float64) bool { return x != 0 && y != 0 })},
+	"Or":                    {logical, nil, comparisonKernel(func(x, y float64) bool { return x != 0 || y != 0 })},
+	"Xor":                   {logical, nil, comparisonKernel(func(x, y float64) bool { return (x != 0) != (y != 0) })},
+	"Not":                   {logical, nil, testKernel(func(x float64) bool { return x == 0 })},
+	"IsNaN":                 {logical, nil, testKernel(math.IsNaN)},
+	"IsInf":                 {logical, nil, isInfKernel},
 })
 
 // unary: the output is like the input.
@@ -175,13 +173,20 @@ func (b *Builder) widened(x *Value) *Value {
 	return x
 }
 
-// quantizeShape: the zero point, or an attribute, says what is quantised to.
-func quantizeShape(c *ctx) {
+// quantizeLinearShape: the zero point, or an attribute, says what is quantised to.
+func quantizeLinearShape(c *ctx) {
 	t := DataType(c.n.Int("output_dtype", int64(Uint8)))
 	if zero := c.n.Input(2); zero != nil {
 		t = zero.Type
 	}
 	c.out(0, t, c.shape(0))
+}
+
+// dynamicQuantizeLinearShape: codes, and the scale and zero point that they are in.
+func dynamicQuantizeLinearShape(c *ctx) {
+	c.out(0, Uint8, c.shape(0))
+	c.out(1, c.n.Inputs[0].Type, Shape{})
+	c.out(2, Uint8, Shape{})
 }
 
 func broadcastRule(c *ctx) {
@@ -312,12 +317,12 @@ func isExtent(d Dim) bool {
 	return true
 }
 
-func compare(cmp func(a, b Dim) (bool, bool)) func(*ctx) {
+func compare(cmp func(x, y int64) bool) func(*ctx) {
 	return func(c *ctx) {
 		c.out(0, Bool, c.broadcast(c.shape(0), c.shape(1)))
 		all := true
 		ds, ok := c.zip(func(a, b Dim) Dim {
-			v, sure := cmp(a, b)
+			v, sure := decide(a, b, cmp)
 			all = all && sure
 			return Known(flag(v))
 		})

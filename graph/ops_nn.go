@@ -6,32 +6,36 @@ import (
 )
 
 var _ = register(map[string]row{
-	"Softmax":            {unary, chain(gradSoftmax)},
-	"LogSoftmax":         {unary, chain(gradLogSoftmax)},
-	"LayerNormalization": {layerNormShape, gradLayerNorm},
-	"Gelu":               {unary, chain(gradGelu)},
-	"GlobalAveragePool":  {globalPoolShape, chain(gradGlobalAveragePool)},
-	"BatchNormalization": {unary, gradBatchNorm},
-	"ReduceSum":          {reduceShape, chain(func(b *backward, n *Node) *Value { return b.spread(n, b.kept(n, b.dy(n))) })},
-	"ReduceMean":         {reduceShape, chain(gradReduceMean)},
-	"ReduceMax":          {reduceShape, chain(gradReduceExtreme)},
-	"ReduceMin":          {reduceShape, chain(gradReduceExtreme)},
-	"ReduceProd":         {reduceShape, chain(gradReduceProd)},
+	"Softmax":            {unary, chain(gradSoftmax), softmaxKernel},
+	"LogSoftmax":         {unary, chain(gradLogSoftmax), logSoftmaxKernel},
+	"LayerNormalization": {layerNormShape, gradLayerNorm, layerNormKernel},
+	"Gelu":               {unary, chain(gradGelu), geluKernel},
+	"GlobalAveragePool":  {globalPoolShape, chain(gradGlobalAveragePool), globalAveragePoolKernel},
+	"BatchNormalization": {unary, gradBatchNorm, batchNormKernel},
+	"ReduceSum": {reduceShape, chain(func(b *backward, n *Node) *Value {
+		return b.spread(n, b.kept(n, b.dy(n)))
+	}), reduceKernel(0, plus, nil)},
+	"ReduceMean": {reduceShape, chain(gradReduceMean), reduceKernel(0, plus, func(acc float64, n int) float64 { return acc / float64(n) })},
+	"ReduceMax":  {reduceShape, chain(gradReduceExtreme), reduceKernel(math.Inf(-1), math.Max, nil)},
+	"ReduceMin":  {reduceShape, chain(gradReduceExtreme), reduceKernel(math.Inf(1), math.Min, nil)},
+	"ReduceProd": {reduceShape, chain(gradReduceProd), reduceKernel(1, times, nil)},
 	"ReduceLogSum": {reduceShape, chain(func(b *backward, n *Node) *Value {
 		return b.spread(n, b.Div(b.kept(n, b.dy(n)), b.Op("Exp", nil, b.kept(n, n.Outputs[0]))))
-	})},
-	"ReduceL1": {reduceShape, chain(func(b *backward, n *Node) *Value { return b.Mul(b.kept(n, b.dy(n)), b.Op("Sign", nil, n.Inputs[0])) })},
+	}), reduceKernel(0, plus, func(acc float64, _ int) float64 { return math.Log(acc) })},
+	"ReduceL1": {reduceShape, chain(func(b *backward, n *Node) *Value {
+		return b.Mul(b.kept(n, b.dy(n)), b.Op("Sign", nil, n.Inputs[0]))
+	}), reduceKernel(0, func(acc, x float64) float64 { return acc + math.Abs(x) }, nil)},
 	"ReduceL2": {reduceShape, chain(func(b *backward, n *Node) *Value {
 		dy, y := b.widened(b.kept(n, b.dy(n))), b.widened(b.kept(n, n.Outputs[0]))
 		return b.Mul(b.Div(dy, y), b.widened(n.Inputs[0]))
-	})},
+	}), reduceKernel(0, plusSquare, func(acc float64, _ int) float64 { return math.Sqrt(acc) })},
 	"ReduceSumSquare": {reduceShape, chain(func(b *backward, n *Node) *Value {
 		return b.Mul(b.kept(n, b.dy(n)), b.twice(n.Inputs[0]))
-	})},
+	}), reduceKernel(0, plusSquare, nil)},
 	"ReduceLogSumExp": {reduceShape, chain(func(b *backward, n *Node) *Value {
 		y := b.widened(b.kept(n, n.Outputs[0]))
 		return b.Mul(b.widened(b.kept(n, b.dy(n))), b.Op("Exp", nil, b.Sub(b.widened(n.Inputs[0]), y)))
-	})},
+	}), reduceKernel(0, func(acc, x float64) float64 { return acc + math.Exp(x) }, func(acc float64, _ int) float64 { return math.Log(acc) })},
 })
 
 // gradSoftmax: y * (dy - sum(dy * y)); finite also where masked scores are -inf. A row of -inf alone is no numbers;

@@ -4,30 +4,29 @@ import "math"
 
 // pointwise is an operator on each element by itself.
 type pointwise struct {
-	// of is what it makes of a number: how the interpreter computes it, and shape arithmetic where it is done in floats.
+	// of is what it makes of a number.
 	of func(x float64) float64
 	// slope is the gradient of its operand, given that of its result; nil where that is zero wherever there is one.
 	slope func(b *backward, n *Node) *Value
 }
 
-// pointwiseOf is what operators on each element by itself make of a number, by name.
-var pointwiseOf = map[string]func(x float64) float64{}
-
-// Pointwise returns what an operator on each element by itself makes of a number; nil for other operators.
-func Pointwise(op string) func(x float64) float64 { return pointwiseOf[op] }
-
 // registerPointwise gives such operators their rows.
 func registerPointwise(fs map[string]pointwise) bool {
 	rows := map[string]row{}
 	for op, f := range fs {
-		pointwiseOf[op] = f.of
-		if f.slope == nil {
-			rows[op], flat[op] = row{unary, nil}, true
+		r := row{unary, nil, pointwiseKernel(f.of)}
+		if f.slope != nil {
+			r.grad = chain(f.slope)
 		} else {
-			rows[op] = row{unary, chain(f.slope)}
+			flat[op] = true
 		}
+		rows[op], followed[op] = r, true
 	}
 	return register(rows)
+}
+
+func pointwiseKernel(f func(x float64) float64) func(*computation) []Array {
+	return func(c *computation) []Array { return one(apply(c.in[0], f)) }
 }
 
 var _ = registerPointwise(map[string]pointwise{

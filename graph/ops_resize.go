@@ -3,7 +3,7 @@ package graph
 import "slices"
 
 var _ = register(map[string]row{
-	"Resize": {resizeShape, chain(gradResize)},
+	"Resize": {resizeShape, chain(gradResize), resizeKernel},
 })
 
 // resizeAxes are the axes that a Resize's sizes or scales are about.

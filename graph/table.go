@@ -8,13 +8,16 @@ import (
 )
 
 // row is what the package knows of one operator: how its outputs' types, shapes and, for
-// shape arithmetic, contents follow from its inputs; and how gradients pass it.
+// shape arithmetic, contents follow from its inputs; how gradients pass it; and what it computes.
 type row struct {
 	// shape sets the outputs' types and shapes.
 	shape func(c *ctx)
 	// grad adds the gradient of each input, given the gradients of the outputs.
 	// nil where none passes: comparisons, indices, shapes.
 	grad func(b *backward, n *Node)
+	// kernel computes a node's outputs from arrays, in plain Go. It is written from ONNX's text alone: what the other rules
+	// give is checked against it, so it takes neither extents nor anything else from them.
+	kernel func(c *computation) []Array
 }
 
 // table has a row for each operator, under "Op" or "domain.Op". The families are in the
@@ -35,11 +38,10 @@ func register(rows map[string]row) bool {
 // path of gradients leads through them, so they are no reason to refuse a graph.
 var flat = map[string]bool{}
 
-// registerFlat gives flat operators their rows, by their rules for shapes.
-func registerFlat(rules map[string]func(c *ctx)) bool {
-	rows := map[string]row{}
-	for op, shape := range rules {
-		rows[op], flat[op] = row{shape, nil}, true
+// registerFlat is register for flat operators.
+func registerFlat(rows map[string]row) bool {
+	for op := range rows {
+		flat[op] = true
 	}
 	return register(rows)
 }

@@ -82,6 +82,8 @@ var elementwise = join(
 		{Op: "Mul", Name: "integers", In: []Operand{I("2", 7, 8).Fed(), I("2", -4, 3)}},
 		{Op: "QuantizeLinear", Name: "one scale", In: []Operand{Values("4", 0.26, -9, 3.3, 400).Held(), Values("", 0.5).Const(), I("", 9).Bytes(graph.Uint8)}},
 		{Op: "QuantizeLinear", Name: "a scale for each row", In: []Operand{Values("2 2", 0.26, -9, 3.3, 400).Held(), Values("2", 0.5, 2).Const(), I("2", -3, 9).Bytes(graph.Int8)}, Attrs: attrs{"axis": no}},
+		{Op: "DynamicQuantizeLinear", Name: "both signs", In: []Operand{Apart("b=2 3 4", 0).Held()}, Out: 3},
+		{Op: "DynamicQuantizeLinear", Name: "negative numbers", In: []Operand{Values("4", -0.5, -2, -1.25, -3).Held()}, Out: 3},
 		{Op: "Cast", Name: "to float", In: []Operand{F(withB)}, Attrs: attrs{"to": int64(graph.Float)}},
 		{Op: "Cast", Name: "to integers and a gradient", In: []Operand{F(withB)}, Attrs: attrs{"to": int64(graph.Int64)}, Refused: "have none"},
 		{Op: "Cast", Name: "to integers cuts off fractions", In: []Operand{Values("4", -1.7, -0.2, 0.9, 2.5).Held()}, Attrs: attrs{"to": int64(graph.Int64)}},
