@@ -153,6 +153,18 @@ func eachIndex(dims []int, f func(at []int)) {
 	}
 }
 
+// offset is the place of index at in an array of dims, false where it lies outside.
+func offset(at, dims []int) (int, bool) {
+	k := 0
+	for i, x := range at {
+		if x < 0 || x >= dims[i] {
+			return 0, false
+		}
+		k = k*dims[i] + x
+	}
+	return k, true
+}
+
 // broadcast is numpy's rule for shapes.
 func broadcast(shapes ...[]int) []int {
 	rank := 0
@@ -219,7 +231,38 @@ func (a Array) transpose(perm []int) Array {
 
 func (a Array) reshaped(dims ...int) Array { return Array{a.Type, dims, a.Data} }
 
+// apply gives every element what f makes of it.
+func apply(a Array, f func(float64) float64) Array {
+	out := zeros(a.Type, a.Dims...)
+	for i, x := range a.Data {
+		out.Data[i] = f(x)
+	}
+	return out
+}
+
+// pair gives f of the elements of two arrays that are broadcast to each other, in the type of the first.
+func pair(a, b Array, f func(x, y float64) float64) Array {
+	dims := broadcast(a.Dims, b.Dims)
+	a, b = a.expand(dims), b.expand(dims)
+	out := zeros(a.Type, dims...)
+	for i := range out.Data {
+		out.Data[i] = f(a.Data[i], b.Data[i])
+	}
+	return out
+}
+
 // split views the array as [outer, n, inner] around an axis.
 func (a Array) split(axis int) (outer, n, inner int) {
 	return Count(a.Dims[:axis]), a.Dims[axis], Count(a.Dims[axis+1:])
+}
+
+// dropAxes leaves axes out of dims.
+func dropAxes(dims, axes []int) []int {
+	out := []int{}
+	for i, d := range dims {
+		if !slices.Contains(axes, i) {
+			out = append(out, d)
+		}
+	}
+	return out
 }

@@ -32,6 +32,9 @@ type computation struct {
 // unfit is an error about operands that a kernel can't work on.
 func unfit(format string, args ...any) bail { return bail{fmt.Errorf(format, args...)} }
 
+// one is what a kernel of a single output gives.
+func one(a Array) []Array { return []Array{a} }
+
 // has says whether optional input i is given.
 func (c *computation) has(i int) bool { return c.n.Input(i) != nil }
 
@@ -61,6 +64,17 @@ func (c *computation) attrInts(name string) []int {
 	var out []int
 	for _, v := range c.n.Ints(name) {
 		out = append(out, int(v))
+	}
+	return out
+}
+
+// inRange brings axes, which may count from the end, into [0, rank).
+func inRange(axes []int, rank int) []int {
+	out := make([]int, len(axes))
+	for i, a := range axes {
+		if out[i] = a; a < 0 {
+			out[i] = a + rank
+		}
 	}
 	return out
 }

@@ -5,91 +5,6 @@ import (
 	"slices"
 )
 
-func one(a Array) []Array { return []Array{a} }
-
-func apply(a Array, f func(float64) float64) Array {
-	out := zeros(a.Type, a.Dims...)
-	for i, x := range a.Data {
-		out.Data[i] = f(x)
-	}
-	return out
-}
-
-func testKernel(f func(float64) bool) func(*computation) []Array {
-	return func(c *computation) []Array {
-		out := apply(c.in[0], func(x float64) float64 { return float64(flag(f(x))) })
-		out.Type = Bool
-		return one(out)
-	}
-}
-
-func pair(a, b Array, f func(x, y float64) float64) Array {
-	dims := broadcast(a.Dims, b.Dims)
-	a, b = a.expand(dims), b.expand(dims)
-	out := zeros(a.Type, dims...)
-	for i := range out.Data {
-		out.Data[i] = f(a.Data[i], b.Data[i])
-	}
-	return out
-}
-
-func binaryKernel(f func(x, y float64) float64) func(*computation) []Array {
-	return func(c *computation) []Array { return one(pair(c.in[0], c.in[1], f)) }
-}
-
-func foldKernel(f func(x, y float64) float64) func(*computation) []Array {
-	return func(c *computation) []Array {
-		acc := c.in[0]
-		for _, a := range c.in[1:] {
-			acc = pair(acc, a, f)
-		}
-		return one(acc)
-	}
-}
-
-func comparisonKernel(f func(x, y float64) bool) func(*computation) []Array {
-	return func(c *computation) []Array {
-		out := pair(c.in[0], c.in[1], func(x, y float64) float64 { return float64(flag(f(x, y))) })
-		out.Type = Bool
-		return one(out)
-	}
-}
-
-func plus(x, y float64) float64 { return x + y }
-
-func times(x, y float64) float64 { return x * y }
-
-func meanKernel(c *computation) []Array {
-	sum := foldKernel(plus)(c)[0]
-	return one(apply(sum, func(x float64) float64 { return x / float64(len(c.in)) }))
-}
-
-func identityKernel(c *computation) []Array { return one(c.in[0]) }
-
-// divKernel truncates integers, as the specification has it.
-func divKernel(c *computation) []Array {
-	if c.in[0].Type.IsFloat() {
-		return one(pair(c.in[0], c.in[1], func(x, y float64) float64 { return x / y }))
-	}
-	return one(pair(c.in[0], c.in[1], func(x, y float64) float64 { return math.Trunc(x / y) }))
-}
-
-// modKernel takes the divisor's sign, with fmod the dividend's.
-func modKernel(c *computation) []Array {
-	return one(pair(c.in[0], c.in[1], func(x, y float64) float64 {
-		r := math.Mod(x, y)
-		if c.n.Int("fmod", 0) == 0 && r != 0 && (r < 0) != (y < 0) {
-			r += y
-		}
-		return r
-	}))
-}
-
-func isInfKernel(c *computation) []Array {
-	negative, positive := c.n.Int("detect_negative", 1) != 0, c.n.Int("detect_positive", 1) != 0
-	return testKernel(func(x float64) bool { return negative && math.IsInf(x, -1) || positive && math.IsInf(x, 1) })(c)
-}
-
 func geluKernel(c *computation) []Array {
 	if c.n.Str("approximate", "none") == "tanh" {
 		return one(apply(c.in[0], func(x float64) float64 {
@@ -97,44 +12,6 @@ func geluKernel(c *computation) []Array {
 		}))
 	}
 	return one(apply(c.in[0], func(x float64) float64 { return x / 2 * (1 + math.Erf(x/math.Sqrt2)) }))
-}
-
-func castKernel(c *computation) []Array {
-	to := DataType(c.n.Int("to", 0))
-	out := apply(c.in[0], func(x float64) float64 {
-		switch {
-		case to == Bool:
-			return float64(flag(x != 0))
-		case !to.IsFloat():
-			return math.Trunc(x)
-		}
-		return x
-	})
-	out.Type = to
-	return one(out)
-}
-
-func whereKernel(c *computation) []Array {
-	dims := broadcast(c.in[0].Dims, c.in[1].Dims, c.in[2].Dims)
-	cond, x, y := c.in[0].expand(dims), c.in[1].expand(dims), c.in[2].expand(dims)
-	out := zeros(x.Type, dims...)
-	for i, k := range cond.Data {
-		if out.Data[i] = y.Data[i]; k != 0 {
-			out.Data[i] = x.Data[i]
-		}
-	}
-	return one(out)
-}
-
-func clipKernel(c *computation) []Array {
-	low, high := math.Inf(-1), math.Inf(1)
-	if c.has(1) {
-		low = c.in[1].Data[0]
-	}
-	if c.has(2) {
-		high = c.in[2].Data[0]
-	}
-	return one(apply(c.in[0], func(x float64) float64 { return math.Min(math.Max(x, low), high) }))
 }
 
 func matmulKernel(c *computation) []Array { return one(matmul(c.in[0], c.in[1])) }
@@ -257,17 +134,6 @@ func (w geometry) source(o, k []int) []int {
 		at[i] = o[i]*w.stride[i] + k[i]*w.dilate[i] - w.pad[i]
 	}
 	return at
-}
-
-func offset(at, dims []int) (int, bool) {
-	k := 0
-	for i, x := range at {
-		if x < 0 || x >= dims[i] {
-			return 0, false
-		}
-		k = k*dims[i] + x
-	}
-	return k, true
 }
 
 func convKernel(c *computation) []Array {
@@ -601,92 +467,4 @@ func (c *computation) reducedAxes(rank int) []int {
 		}
 	}
 	return inRange(axes, rank)
-}
-
-func inRange(axes []int, rank int) []int {
-	out := make([]int, len(axes))
-	for i, a := range axes {
-		if out[i] = a; a < 0 {
-			out[i] = a + rank
-		}
-	}
-	return out
-}
-
-func dropAxes(dims, axes []int) []int {
-	out := []int{}
-	for i, d := range dims {
-		if !slices.Contains(axes, i) {
-			out = append(out, d)
-		}
-	}
-	return out
-}
-
-// quantizeLinearKernel rounds x/scale to the nearest, even where two are, and cuts what the type can't hold.
-func quantizeLinearKernel(c *computation) []Array {
-	x, scale := c.in[0], c.in[1]
-	zero := Array{Type: DataType(c.n.Int("output_dtype", int64(Uint8)))}
-	if c.has(2) {
-		zero = c.in[2]
-	}
-	low, high := span(zero.Type)
-	of := c.scaleOf(x, scale)
-	out := zeros(zero.Type, x.Dims...)
-	for i, v := range x.Data {
-		k := of(i)
-		shift := 0.0
-		if len(zero.Data) > 0 {
-			shift = zero.Data[k]
-		}
-		out.Data[i] = max(low, min(high, math.RoundToEven(v/scale.Data[k])+shift))
-	}
-	return one(out)
-}
-
-// span is the lowest and the highest code of a type.
-func span(t DataType) (low, high float64) {
-	bits := 8
-	switch t {
-	case Uint16, Int16:
-		bits = 16
-	case Uint4, Int4:
-		bits = 4
-	}
-	if t == Int16 || t == Int8 || t == Int4 {
-		return -math.Exp2(float64(bits - 1)), math.Exp2(float64(bits-1)) - 1
-	}
-	return 0, math.Exp2(float64(bits)) - 1
-}
-
-// dynamicQuantizeLinearKernel quantises to bytes that span what x spans, zero included.
-func dynamicQuantizeLinearKernel(c *computation) []Array {
-	x := c.in[0]
-	low, high := 0.0, 0.0
-	for _, v := range x.Data {
-		low, high = min(low, v), max(high, v)
-	}
-	scale := (high - low) / 255
-	zero := max(0, min(255, math.RoundToEven(-low/scale)))
-	if x.Type == Float {
-		scale = float64(float32(scale)) // where halves fall is decided by floats
-	}
-	codes := apply(x, func(v float64) float64 { return max(0, min(255, math.RoundToEven(float64(float32(v/scale)))+zero)) })
-	codes.Type = Uint8
-	return []Array{codes, {x.Type, []int{}, []float64{scale}}, {Uint8, []int{}, []float64{zero}}}
-}
-
-// scaleOf finds the scale of each element: the only one, one along an axis, or one for each block of elements
-// along it.
-func (c *computation) scaleOf(x, scale Array) func(i int) int {
-	if len(scale.Data) == 1 {
-		return func(int) int { return 0 }
-	}
-	axis := c.axis("axis", 1, len(x.Dims))
-	_, n, inner := x.split(axis)
-	if block := int(c.n.Int("block_size", 0)); block > 0 {
-		blocks := scale.Dims[axis]
-		return func(i int) int { return (i/(n*inner)*blocks+i/inner%n/block)*inner + i%inner }
-	}
-	return func(i int) int { return i / inner % n }
 }

@@ -88,30 +88,27 @@ var _ = register(map[string]row{
 			b.give(n, 1, b.Op("Neg", nil, b.Mul(dx, n.Outputs[0])))
 		}
 	}, divKernel},
-	"Mod":  {modShape, gradMod, modKernel},
-	"Pow":  {broadcastRule, gradPow, binaryKernel(math.Pow)},
-	"Max":  {broadcastRule, gradExtreme, foldKernel(math.Max)},
-	"Min":  {broadcastRule, gradExtreme, foldKernel(math.Min)},
-	"Sum":  {broadcastRule, gradSum, foldKernel(plus)},
-	"Mean": {broadcastRule, gradMean, meanKernel},
-	// Mostly written out: see decompose_quantized.go.
-	"QuantizeLinear":        {quantizeLinearShape, nil, quantizeLinearKernel},
-	"DynamicQuantizeLinear": {dynamicQuantizeLinearShape, nil, dynamicQuantizeLinearKernel},
-	"Identity":              {identity, chain(func(b *backward, n *Node) *Value { return b.dy(n) }), identityKernel},
-	"Cast":                  {castShape, chain(func(b *backward, n *Node) *Value { return b.cast(b.dy(n), n.Inputs[0].Type) }), castKernel},
-	"Where":                 {whereShape, gradWhere, whereKernel},
-	"Clip":                  {unary, gradClip, clipKernel},
-	"Equal":                 {compare(func(x, y int64) bool { return x == y }), nil, comparisonKernel(func(x, y float64) bool { return x == y })},
-	"Less":                  {compare(func(x, y int64) bool { return x < y }), nil, comparisonKernel(func(x, y float64) bool { return x < y })},
-	"Greater":               {compare(func(x, y int64) bool { return x > y }), nil, comparisonKernel(func(x, y float64) bool { return x > y })},
-	"LessOrEqual":           {compare(func(x, y int64) bool { return x <= y }), nil, comparisonKernel(func(x, y float64) bool { return x <= y })},
-	"GreaterOrEqual":        {compare(func(x, y int64) bool { return x >= y }), nil, comparisonKernel(func(x, y float64) bool { return x >= y })},
-	"And":                   {logical, nil, comparisonKernel(func(x, y float64) bool { return x != 0 && y != 0 })},
-	"Or":                    {logical, nil, comparisonKernel(func(x, y float64) bool { return x != 0 || y != 0 })},
-	"Xor":                   {logical, nil, comparisonKernel(func(x, y float64) bool { return (x != 0) != (y != 0) })},
-	"Not":                   {logical, nil, testKernel(func(x float64) bool { return x == 0 })},
-	"IsNaN":                 {logical, nil, testKernel(math.IsNaN)},
-	"IsInf":                 {logical, nil, isInfKernel},
+	"Mod":            {modShape, gradMod, modKernel},
+	"Pow":            {broadcastRule, gradPow, binaryKernel(math.Pow)},
+	"Max":            {broadcastRule, gradExtreme, foldKernel(math.Max)},
+	"Min":            {broadcastRule, gradExtreme, foldKernel(math.Min)},
+	"Sum":            {broadcastRule, gradSum, foldKernel(plus)},
+	"Mean":           {broadcastRule, gradMean, meanKernel},
+	"Identity":       {identity, chain(func(b *backward, n *Node) *Value { return b.dy(n) }), identityKernel},
+	"Cast":           {castShape, chain(func(b *backward, n *Node) *Value { return b.cast(b.dy(n), n.Inputs[0].Type) }), castKernel},
+	"Where":          {whereShape, gradWhere, whereKernel},
+	"Clip":           {unary, gradClip, clipKernel},
+	"Equal":          {compare(func(x, y int64) bool { return x == y }), nil, comparisonKernel(func(x, y float64) bool { return x == y })},
+	"Less":           {compare(func(x, y int64) bool { return x < y }), nil, comparisonKernel(func(x, y float64) bool { return x < y })},
+	"Greater":        {compare(func(x, y int64) bool { return x > y }), nil, comparisonKernel(func(x, y float64) bool { return x > y })},
+	"LessOrEqual":    {compare(func(x, y int64) bool { return x <= y }), nil, comparisonKernel(func(x, y float64) bool { return x <= y })},
+	"GreaterOrEqual": {compare(func(x, y int64) bool { return x >= y }), nil, comparisonKernel(func(x, y float64) bool { return x >= y })},
+	"And":            {logical, nil, comparisonKernel(func(x, y float64) bool { return x != 0 && y != 0 })},
+	"Or":             {logical, nil, comparisonKernel(func(x, y float64) bool { return x != 0 || y != 0 })},
+	"Xor":            {logical, nil, comparisonKernel(func(x, y float64) bool { return (x != 0) != (y != 0) })},
+	"Not":            {logical, nil, testKernel(func(x float64) bool { return x == 0 })},
+	"IsNaN":          {logical, nil, testKernel(math.IsNaN)},
+	"IsInf":          {logical, nil, isInfKernel},
 })
 
 // unary: the output is like the input.
@@ -123,6 +120,8 @@ func identity(c *ctx) {
 		c.holds(ds)
 	}
 }
+
+func identityKernel(c *computation) []Array { return one(c.in[0]) }
 
 // chain is the gradient of an operator whose first input alone matters.
 func chain(dx func(b *backward, n *Node) *Value) func(*backward, *Node) {
@@ -173,28 +172,23 @@ func (b *Builder) widened(x *Value) *Value {
 	return x
 }
 
-// quantizeLinearShape: the zero point, or an attribute, says what is quantised to.
-func quantizeLinearShape(c *ctx) {
-	t := DataType(c.n.Int("output_dtype", int64(Uint8)))
-	if zero := c.n.Input(2); zero != nil {
-		t = zero.Type
-	}
-	c.out(0, t, c.shape(0))
-}
-
-// dynamicQuantizeLinearShape: codes, and the scale and zero point that they are in.
-func dynamicQuantizeLinearShape(c *ctx) {
-	c.out(0, Uint8, c.shape(0))
-	c.out(1, c.n.Inputs[0].Type, Shape{})
-	c.out(2, Uint8, Shape{})
-}
-
 func broadcastRule(c *ctx) {
 	shapes := make([]Shape, len(c.n.Inputs))
 	for i := range shapes {
 		shapes[i] = c.shape(i)
 	}
 	c.out(0, c.n.Inputs[0].Type, c.broadcast(shapes...))
+}
+
+// foldKernel combines any number of operands, from the left.
+func foldKernel(f func(x, y float64) float64) func(*computation) []Array {
+	return func(c *computation) []Array {
+		acc := c.in[0]
+		for _, a := range c.in[1:] {
+			acc = pair(acc, a, f)
+		}
+		return one(acc)
+	}
 }
 
 // arithmetic is broadcasting that also follows the contents of integers.
@@ -210,6 +204,15 @@ func arithmetic(op func(a, b Dim) Dim) func(*ctx) {
 	}
 }
 
+// binaryKernel combines two operands.
+func binaryKernel(f func(x, y float64) float64) func(*computation) []Array {
+	return func(c *computation) []Array { return one(pair(c.in[0], c.in[1], f)) }
+}
+
+func plus(x, y float64) float64 { return x + y }
+
+func times(x, y float64) float64 { return x * y }
+
 // quotient is Div's of integers, which cuts off; extents are never negative.
 func quotient(a, b Dim) Dim {
 	x, ok1 := a.Int()
@@ -220,6 +223,14 @@ func quotient(a, b Dim) Dim {
 	return a.Div(b)
 }
 
+// divKernel truncates integers, as the specification has it.
+func divKernel(c *computation) []Array {
+	if c.in[0].Type.IsFloat() {
+		return one(pair(c.in[0], c.in[1], func(x, y float64) float64 { return x / y }))
+	}
+	return one(pair(c.in[0], c.in[1], func(x, y float64) float64 { return math.Trunc(x / y) }))
+}
+
 // modShape: the remainder has the divisor's sign, with fmod the dividend's.
 func modShape(c *ctx) {
 	div := Dim.Div
@@ -227,6 +238,17 @@ func modShape(c *ctx) {
 		div = quotient
 	}
 	arithmetic(func(a, b Dim) Dim { return a.Sub(div(a, b).Mul(b)) })(c)
+}
+
+// modKernel takes the divisor's sign, with fmod the dividend's.
+func modKernel(c *computation) []Array {
+	return one(pair(c.in[0], c.in[1], func(x, y float64) float64 {
+		r := math.Mod(x, y)
+		if c.n.Int("fmod", 0) == 0 && r != 0 && (r < 0) != (y < 0) {
+			r += y
+		}
+		return r
+	}))
 }
 
 // zip combines the contents of inputs 0 and 1, one of which may be a single element.
@@ -262,6 +284,21 @@ func castShape(c *ctx) {
 	} else if c.n.Inputs[0].Type.IsFloat() {
 		c.toInteger()
 	}
+}
+
+func castKernel(c *computation) []Array {
+	to := DataType(c.n.Int("to", 0))
+	out := apply(c.in[0], func(x float64) float64 {
+		switch {
+		case to == Bool:
+			return float64(flag(x != 0))
+		case !to.IsFloat():
+			return math.Trunc(x)
+		}
+		return x
+	})
+	out.Type = to
+	return one(out)
 }
 
 func whereShape(c *ctx) {
@@ -332,12 +369,35 @@ func compare(cmp func(x, y int64) bool) func(*ctx) {
 	}
 }
 
+// comparisonKernel compares two operands.
+func comparisonKernel(f func(x, y float64) bool) func(*computation) []Array {
+	return func(c *computation) []Array {
+		out := pair(c.in[0], c.in[1], func(x, y float64) float64 { return float64(flag(f(x, y))) })
+		out.Type = Bool
+		return one(out)
+	}
+}
+
 func logical(c *ctx) {
 	shapes := make([]Shape, len(c.n.Inputs))
 	for i := range shapes {
 		shapes[i] = c.shape(i)
 	}
 	c.out(0, Bool, c.broadcast(shapes...))
+}
+
+// testKernel tests each element.
+func testKernel(f func(float64) bool) func(*computation) []Array {
+	return func(c *computation) []Array {
+		out := apply(c.in[0], func(x float64) float64 { return float64(flag(f(x))) })
+		out.Type = Bool
+		return one(out)
+	}
+}
+
+func isInfKernel(c *computation) []Array {
+	negative, positive := c.n.Int("detect_negative", 1) != 0, c.n.Int("detect_positive", 1) != 0
+	return testKernel(func(x float64) bool { return negative && math.IsInf(x, -1) || positive && math.IsInf(x, 1) })(c)
 }
 
 // gradPow: x^p. A constant exponent is the usual case; the exponent's own gradient is
@@ -410,6 +470,11 @@ func gradMean(b *backward, n *Node) {
 	}
 }
 
+func meanKernel(c *computation) []Array {
+	sum := foldKernel(plus)(c)[0]
+	return one(apply(sum, func(x float64) float64 { return x / float64(len(c.in)) }))
+}
+
 func gradWhere(b *backward, n *Node) {
 	dy, zero := b.dy(n), b.Scalar(0, n.Outputs[0])
 	if b.wants(n, 1) {
@@ -418,6 +483,18 @@ func gradWhere(b *backward, n *Node) {
 	if b.wants(n, 2) {
 		b.give(n, 2, b.Op("Where", nil, n.Inputs[0], zero, dy))
 	}
+}
+
+func whereKernel(c *computation) []Array {
+	dims := broadcast(c.in[0].Dims, c.in[1].Dims, c.in[2].Dims)
+	cond, x, y := c.in[0].expand(dims), c.in[1].expand(dims), c.in[2].expand(dims)
+	out := zeros(x.Type, dims...)
+	for i, k := range cond.Data {
+		if out.Data[i] = y.Data[i]; k != 0 {
+			out.Data[i] = x.Data[i]
+		}
+	}
+	return one(out)
 }
 
 // gradClip passes the gradient where the input lies within the limits; a limit gets that of what it
@@ -439,4 +516,15 @@ func gradClip(b *backward, n *Node) {
 	if b.wants(n, 0) {
 		b.give(n, 0, dx)
 	}
+}
+
+func clipKernel(c *computation) []Array {
+	low, high := math.Inf(-1), math.Inf(1)
+	if c.has(1) {
+		low = c.in[1].Data[0]
+	}
+	if c.has(2) {
+		high = c.in[2].Data[0]
+	}
+	return one(apply(c.in[0], func(x float64) float64 { return math.Min(math.Max(x, low), high) }))
 }
