@@ -12,30 +12,6 @@ var _ = register(map[string]row{
 	"Gelu":               {unary, chain(gradGelu), geluKernel},
 	"GlobalAveragePool":  {globalPoolShape, chain(gradGlobalAveragePool), globalAveragePoolKernel},
 	"BatchNormalization": {unary, gradBatchNorm, batchNormKernel},
-	"ReduceSum": {reduceShape, chain(func(b *backward, n *Node) *Value {
-		return b.spread(n, b.kept(n, b.dy(n)))
-	}), reduceKernel(0, plus, nil)},
-	"ReduceMean": {reduceShape, chain(gradReduceMean), reduceKernel(0, plus, func(acc float64, n int) float64 { return acc / float64(n) })},
-	"ReduceMax":  {reduceShape, chain(gradReduceExtreme), reduceKernel(math.Inf(-1), math.Max, nil)},
-	"ReduceMin":  {reduceShape, chain(gradReduceExtreme), reduceKernel(math.Inf(1), math.Min, nil)},
-	"ReduceProd": {reduceShape, chain(gradReduceProd), reduceKernel(1, times, nil)},
-	"ReduceLogSum": {reduceShape, chain(func(b *backward, n *Node) *Value {
-		return b.spread(n, b.Div(b.kept(n, b.dy(n)), b.Op("Exp", nil, b.kept(n, n.Outputs[0]))))
-	}), reduceKernel(0, plus, func(acc float64, _ int) float64 { return math.Log(acc) })},
-	"ReduceL1": {reduceShape, chain(func(b *backward, n *Node) *Value {
-		return b.Mul(b.kept(n, b.dy(n)), b.Op("Sign", nil, n.Inputs[0]))
-	}), reduceKernel(0, func(acc, x float64) float64 { return acc + math.Abs(x) }, nil)},
-	"ReduceL2": {reduceShape, chain(func(b *backward, n *Node) *Value {
-		dy, y := b.widened(b.kept(n, b.dy(n))), b.widened(b.kept(n, n.Outputs[0]))
-		return b.Mul(b.Div(dy, y), b.widened(n.Inputs[0]))
-	}), reduceKernel(0, plusSquare, func(acc float64, _ int) float64 { return math.Sqrt(acc) })},
-	"ReduceSumSquare": {reduceShape, chain(func(b *backward, n *Node) *Value {
-		return b.Mul(b.kept(n, b.dy(n)), b.twice(n.Inputs[0]))
-	}), reduceKernel(0, plusSquare, nil)},
-	"ReduceLogSumExp": {reduceShape, chain(func(b *backward, n *Node) *Value {
-		y := b.widened(b.kept(n, n.Outputs[0]))
-		return b.Mul(b.widened(b.kept(n, b.dy(n))), b.Op("Exp", nil, b.Sub(b.widened(n.Inputs[0]), y)))
-	}), reduceKernel(0, func(acc, x float64) float64 { return acc + math.Exp(x) }, func(acc float64, _ int) float64 { return math.Log(acc) })},
 })
 
 // gradSoftmax: y * (dy - sum(dy * y)); finite also where masked scores are -inf. A row of -inf alone is no numbers;
@@ -48,11 +24,37 @@ func gradSoftmax(b *backward, n *Node) *Value {
 	return b.Mul(y, b.Sub(dy, b.Sum(b.Mul(dy, y), true, n.Int("axis", -1))))
 }
 
+func softmaxKernel(c *computation) []Array {
+	x := c.in[0]
+	outer, n, inner := x.split(c.axis("axis", -1, len(x.Dims)))
+	out := zeros(x.Type, x.Dims...)
+	for o := range outer {
+		for i := range inner {
+			at := func(k int) int { return (o*n+k)*inner + i }
+			top, sum := math.Inf(-1), 0.0
+			for k := range n {
+				top = math.Max(top, x.Data[at(k)])
+			}
+			for k := range n {
+				e := math.Exp(x.Data[at(k)] - top)
+				out.Data[at(k)] = e
+				sum += e
+			}
+			for k := range n {
+				out.Data[at(k)] /= sum
+			}
+		}
+	}
+	return one(out)
+}
+
 // gradLogSoftmax: dy - softmax * sum(dy).
 func gradLogSoftmax(b *backward, n *Node) *Value {
 	dy := b.widened(b.dy(n))
 	return b.Sub(dy, b.Mul(b.Op("Exp", nil, b.widened(n.Outputs[0])), b.Sum(dy, true, n.Int("axis", -1))))
 }
+
+func logSoftmaxKernel(c *computation) []Array { return one(apply(softmaxKernel(c)[0], math.Log)) }
 
 func layerNormShape(c *ctx) {
 	c.same()
@@ -94,6 +96,38 @@ func gradLayerNorm(b *backward, n *Node) {
 	}
 }
 
+func layerNormKernel(c *computation) []Array {
+	x := c.in[0]
+	axis := c.axis("axis", -1, len(x.Dims))
+	epsilon := float64(c.n.Float("epsilon", 1e-5))
+	rows, n := Count(x.Dims[:axis]), Count(x.Dims[axis:])
+	stat := slices.Clone(x.Dims)
+	for i := axis; i < len(stat); i++ {
+		stat[i] = 1
+	}
+	out, means, rs := zeros(x.Type, x.Dims...), zeros(Float, stat...), zeros(Float, stat...)
+	for r := range rows {
+		row := x.Data[r*n : (r+1)*n]
+		mean, variance := 0.0, 0.0
+		for _, v := range row {
+			mean += v / float64(n)
+		}
+		for _, v := range row {
+			variance += (v - mean) * (v - mean) / float64(n)
+		}
+		inverse := 1 / math.Sqrt(variance+epsilon)
+		means.Data[r], rs.Data[r] = mean, inverse
+		for i, v := range row {
+			y := (v - mean) * inverse * c.in[1].Data[i]
+			if c.has(2) {
+				y += c.in[2].Data[i]
+			}
+			out.Data[r*n+i] = y
+		}
+	}
+	return []Array{out, means, rs}
+}
+
 // gradBatchNorm: y = (x - mean) / sqrt(variance + epsilon) * scale + bias, channel by channel,
 // with the running statistics, which get no gradient.
 func gradBatchNorm(b *backward, n *Node) {
@@ -116,6 +150,20 @@ func gradBatchNorm(b *backward, n *Node) {
 	}
 }
 
+// batchNormKernel normalises each channel by its running mean and variance.
+func batchNormKernel(c *computation) []Array {
+	x := c.in[0]
+	scale, bias, mean, variance := c.in[1].Data, c.in[2].Data, c.in[3].Data, c.in[4].Data
+	epsilon := float64(c.n.Float("epsilon", 1e-5))
+	_, channels, inner := x.split(1)
+	out := zeros(x.Type, x.Dims...)
+	for i, v := range x.Data {
+		k := i / inner % channels
+		out.Data[i] = (v-mean[k])/math.Sqrt(variance[k]+epsilon)*scale[k] + bias[k]
+	}
+	return one(out)
+}
+
 // gradGelu: exact, Phi(x) + x phi(x); or the tanh approximation's derivative.
 func gradGelu(b *backward, n *Node) *Value {
 	x := n.Inputs[0]
@@ -134,6 +182,15 @@ func gradGelu(b *backward, n *Node) *Value {
 	return b.Mul(b.dy(n), b.Add(cdf, b.Mul(x, phi)))
 }
 
+func geluKernel(c *computation) []Array {
+	if c.n.Str("approximate", "none") == "tanh" {
+		return one(apply(c.in[0], func(x float64) float64 {
+			return x / 2 * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(x+0.044715*x*x*x)))
+		}))
+	}
+	return one(apply(c.in[0], func(x float64) float64 { return x / 2 * (1 + math.Erf(x/math.Sqrt2)) }))
+}
+
 func globalPoolShape(c *ctx) {
 	s := slices.Clone(c.shape(0))
 	for i := 2; i < len(s); i++ {
@@ -145,98 +202,15 @@ func globalPoolShape(c *ctx) {
 // gradGlobalAveragePool is ReduceMean's over all axes behind batch and channels.
 func gradGlobalAveragePool(b *backward, n *Node) *Value { return b.spreadMean(n, b.dy(n)) }
 
-// reduced lists the axes that a reduction goes over.
-func (c *ctx) reduced() []int {
-	rank := c.rank(0)
-	if c.n.Input(1) != nil {
-		if axes := c.need(1, "its axes"); len(axes) > 0 {
-			return c.axes(axes, rank)
-		}
+func globalAveragePoolKernel(c *computation) []Array {
+	x := c.in[0]
+	dims := slices.Clone(x.Dims)
+	for i := 2; i < len(dims); i++ {
+		dims[i] = 1
 	}
-	if c.n.Int("noop_with_empty_axes", 0) != 0 {
-		return nil
+	out, area := zeros(x.Type, dims...), Count(x.Dims[2:])
+	for i, v := range x.Data {
+		out.Data[i/area] += v / float64(area)
 	}
-	return c.axes(firstN(rank), rank)
-}
-
-func reduceShape(c *ctx) {
-	s := slices.Clone(c.shape(0))
-	over := c.reduced()
-	for _, a := range over {
-		s[a] = Known(1)
-	}
-	if c.n.Int("keepdims", 1) == 0 {
-		kept := Shape{}
-		for i, d := range s {
-			if !slices.Contains(over, i) {
-				kept = append(kept, d)
-			}
-		}
-		s = kept
-	}
-	c.out(0, c.n.Inputs[0].Type, s)
-	if in, ok := c.ints(0); ok && len(s) == 0 && c.n.Op == "ReduceProd" {
-		c.holds([]Dim{Shape(in).Count()})
-	}
-}
-
-// kept gives a reduction's result back the axes that it dropped, as extent 1.
-func (b *backward) kept(n *Node, v *Value) *Value {
-	over := (&ctx{in: b.in, n: n}).reduced()
-	if n.Int("keepdims", 1) != 0 || len(over) == 0 {
-		return v
-	}
-	axes := make([]int64, len(over))
-	for i, a := range over {
-		axes[i] = int64(a)
-	}
-	return b.Op("Unsqueeze", nil, v, b.Ints(axes...))
-}
-
-// spread repeats v to the shape of the node's input.
-func (b *backward) spread(n *Node, v *Value) *Value {
-	return b.Op("Expand", nil, v, b.Op("Shape", nil, n.Inputs[0]))
-}
-
-func gradReduceMean(b *backward, n *Node) *Value { return b.spreadMean(n, b.kept(n, b.dy(n))) }
-
-// spreadMean shares out the gradient dy of means, of which the node has made one from every so many
-// elements of its input.
-func (b *backward) spreadMean(n *Node, dy *Value) *Value {
-	x := n.Inputs[0]
-	if k, ok := x.Shape.Count().Div(n.Outputs[0].Shape.Count()).Int(); ok {
-		return b.spread(n, b.Div(dy, b.Scalar(float64(k), x)))
-	}
-	ratio := b.Op("Div", nil, b.Op("Size", nil, x), b.Op("Size", nil, n.Outputs[0]))
-	return b.spread(n, b.Div(dy, b.cast(ratio, x.Type)))
-}
-
-// gradReduceProd is the product of the other elements: that of all that are not zero, divided by the
-// element, where no other element is zero.
-func gradReduceProd(b *backward, n *Node) *Value {
-	x := n.Inputs[0]
-	axes := b.reducedAxes(n)
-	zero := b.Op("Equal", nil, x, b.Scalar(0, x))
-	rest := b.Op("Where", nil, zero, b.Scalar(1, x), x)
-	product := b.Op("ReduceProd", Attrs{"keepdims": int64(1), "noop_with_empty_axes": int64(1)}, rest, b.Ints(axes...))
-	zeros := b.cast(zero, x.Type)
-	others := b.Sub(b.Sum(zeros, true, axes...), zeros)
-	alone := b.cast(b.Op("Equal", nil, others, b.Scalar(0, x)), x.Type)
-	return b.Mul(b.kept(n, b.dy(n)), b.Mul(b.Div(product, rest), alone))
-}
-
-// reducedAxes are the axes that a reduction goes over, none if it goes over none.
-func (b *backward) reducedAxes(n *Node) []int64 {
-	axes := []int64{}
-	for _, a := range (&ctx{in: b.in, n: n}).reduced() {
-		axes = append(axes, int64(a))
-	}
-	return axes
-}
-
-// gradReduceExtreme shares the gradient between the elements that are the extreme.
-func gradReduceExtreme(b *backward, n *Node) *Value {
-	x := n.Inputs[0]
-	is := b.cast(b.Op("Equal", nil, x, b.kept(n, n.Outputs[0])), x.Type)
-	return b.Mul(is, b.Div(b.kept(n, b.dy(n)), b.Sum(is, true, b.reducedAxes(n)...)))
+	return one(out)
 }
