@@ -1,8 +1,9 @@
-"""Writes node.zip: those of ONNX's node tests that are about operators package graph knows.
+"""Writes node.zip: ONNX's node tests of one operator.
 
     pip install onnx==1.23.2 && python make.py [--limit BYTES] [OUT]
 
-Tests with more operands than the limit are left out; 0 leaves none out (make node-tests). Each test is two files in the archive: NAME/model.onnx, as the onnx package generates it, and
+Those of operators that package graph knew when this was written are in the archive's root; those of all others are in
+others/, and wait for the operator to get a row. Tests with more operands than the limit are left out; 0 leaves none out (make node-tests). Each test is two files in the archive: NAME/model.onnx, as the onnx package generates it, and
 NAME/data.onnx, a graph of constants alone: its inputs "in.NAME" and expected outputs "out.NAME". left_out.txt
 counts the tests of those operators that are left out for the type of an operand.
 """
@@ -39,7 +40,11 @@ def about(case):
     nodes = case.model.graph.node
     if case.model.functions or len(case.data_sets) != 1 or len(nodes) != 1:
         return False
-    return not nodes[0].domain and nodes[0].op_type in OPS
+    return not nodes[0].domain
+
+
+def known(case):
+    return case.model.graph.node[0].op_type in OPS
 
 
 def operands(case):
@@ -82,18 +87,18 @@ def main():
     options = parser.parse_args()
     every = collect_testcases(None)
     cases = [c for c in every if wanted(c, options.limit)]
-    left_out = collections.Counter(filter(None, (other_type(c) for c in every if about(c))))
+    left_out = collections.Counter(filter(None, (other_type(c) for c in every if about(c) and known(c))))
     with zipfile.ZipFile(options.out, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as z:
         for case in sorted(cases, key=lambda c: c.name):
             for opset in case.model.opset_import:
                 opset.version = max(opset.version, 9)  # those operators did not change before
             for name, model in (("model.onnx", case.model), ("data.onnx", data(case))):
-                info = zipfile.ZipInfo(f"{case.name}/{name}", (1980, 1, 1, 0, 0, 0))
+                info = zipfile.ZipInfo(f"{case.name}/{name}" if known(case) else f"others/{case.name}/{name}", (1980, 1, 1, 0, 0, 0))
                 info.compress_type = zipfile.ZIP_DEFLATED
                 z.writestr(info, model.SerializeToString(deterministic=True))
         info = zipfile.ZipInfo("left_out.txt", (1980, 1, 1, 0, 0, 0))
         z.writestr(info, "".join(f"{n} {kind}\n" for kind, n in sorted(left_out.items())))
-    print(f"{len(cases)} tests from onnx {onnx.__version__}, {options.out.stat().st_size} bytes")
+    print(f"{sum(map(known, cases))} tests and {len(cases) - sum(map(known, cases))} others from onnx {onnx.__version__}, {options.out.stat().st_size} bytes")
 
 
 main()
