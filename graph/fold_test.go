@@ -129,3 +129,31 @@ func TestInferredShapesHoldInRunsOfOtherSizes(t *testing.T) {
 		t.Errorf("%d runs with %d of %d extents left open, which is too few for this to say anything", ran, open, extents)
 	}
 }
+
+// TestASizeInFloatsIsMadeOfAllOperands: the largest of three numbers, cast to an integer, is the largest, wherever it stands.
+func TestASizeInFloatsIsMadeOfAllOperands(t *testing.T) {
+	for _, sizes := range [][]float32{{7, 2, 3}, {2, 7, 3}, {2, 3, 7}} {
+		g := &graph.Graph{Opset: map[string]int64{"": 20}}
+		err := g.Build(func(b *graph.Builder) {
+			var in []*graph.Value
+			for _, x := range sizes {
+				in = append(in, b.Const(graph.NewTensor([]float32{x})))
+			}
+			n := b.Op("Cast", graph.Attrs{"to": int64(graph.Int64)}, b.Op("Max", nil, in...))
+			b.Output("n", b.Op("Identity", nil, n))
+		})
+		if err == nil {
+			err = g.Fold()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		folded := g.Output("n").Def.Inputs[0].Const
+		if folded == nil {
+			t.Fatalf("the largest of %v was not followed", sizes)
+		}
+		if got, err := graph.Values[int64](folded); err != nil || got[0] != 7 {
+			t.Errorf("the largest of %v folds to %v (%v)", sizes, got, err)
+		}
+	}
+}
