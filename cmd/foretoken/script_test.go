@@ -1,9 +1,11 @@
 package main
 
 import (
+	"archive/zip"
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,11 +47,11 @@ func TestScripts(t *testing.T) {
 			env.Setenv("STARTER", filepath.Join(root, "starter", "bundle"))
 			env.Setenv("FIXTURES", filepath.Join(root, "graph", "testdata", "fixtures"))
 			env.Setenv("EMBEDS", filepath.Join(root, "prompt", "embeds", "testdata"))
-			if err := writeConcept(filepath.Join(env.WorkDir, "mug.safetensors")); err != nil {
+			if err := errors.Join(writeConcept(filepath.Join(env.WorkDir, "mug.safetensors")), writeCaptioned(filepath.Join(env.WorkDir, "german"))); err != nil {
 				return err
 			}
 			for to, from := range map[string]string{
-				"openmoji.zip": "openmoji.zip", "fashion_bag.png": "samples/fashion_bag.png",
+				"openmoji.zip": "openmoji.zip", "concept.zip": "concept.zip", "fashion_bag.png": "samples/fashion_bag.png",
 				"pets/cat/1.png": "samples/openmoji_animal_mammal.png", "pets/bag/1.png": "samples/fashion_bag.png",
 			} {
 				b, err := starter.Demo.ReadFile("demo/" + from)
@@ -75,6 +77,29 @@ func writeConcept(file string) error {
 		return err
 	}
 	return os.WriteFile(file, b.Bytes(), 0o600)
+}
+
+// writeCaptioned writes a few pictures of the demo's captions into a folder; the scripts say what they show.
+func writeCaptioned(dir string) error {
+	b, err := starter.Demo.ReadFile("demo/captions.zip")
+	if err != nil {
+		return err
+	}
+	files, err := zip.NewReader(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"train/000.png", "train/001.png", "train/002.png", "train/003.png", "test/000.png", "test/001.png"} {
+		b, err := fs.ReadFile(files, name)
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o700), os.WriteFile(to, b, 0o600)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // server starts `foretoken serve` on a free port and sets FORETOKEN_URL and FORETOKEN_API_KEY to
