@@ -119,6 +119,7 @@ func narrow[T float32 | integer](v []float64) []T {
 	return out
 }
 
+// zeros is an array of zeros.
 func zeros(t DataType, dims ...int) Array {
 	return Array{t, dims, make([]float64, Count(dims))}
 }
@@ -229,6 +230,7 @@ func (a Array) transpose(perm []int) Array {
 	return out
 }
 
+// reshaped has the same elements, which it shares, under other dims.
 func (a Array) reshaped(dims ...int) Array { return Array{a.Type, dims, a.Data} }
 
 // apply gives every element what f makes of it.

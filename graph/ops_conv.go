@@ -263,7 +263,8 @@ func convKernel(c *computation) []Array {
 	return one(out)
 }
 
-// geometry is how a convolution moves its kernel over any number of axes.
+// geometry is how a convolution moves its kernel over any number of axes. Kernels read it apart from [conv], which the
+// other rules go by, so that an error in either shows.
 type geometry struct {
 	kernel, stride, dilate, pad []int
 	group                       int
