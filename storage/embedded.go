@@ -60,8 +60,12 @@ func StartEmbedded(ctx context.Context, c EmbeddedConfig) (*Embedded, error) {
 			return nil, err
 		}
 	}
+	address, err := reach(listen)
+	if err != nil {
+		return nil, err
+	}
 	e := &Embedded{exited: make(chan struct{}), tail: &tail{}}
-	e.Config = S3Config{Endpoint: "http://" + listen, Region: "us-east-1", Bucket: defaultBucket, AccessKey: keys.AccessKey, SecretKey: keys.SecretKey}
+	e.Config = S3Config{Endpoint: "http://" + address, Region: "us-east-1", Bucket: defaultBucket, AccessKey: keys.AccessKey, SecretKey: keys.SecretKey}
 	if err := e.start(binary, dir, listen, keys, c.Log); err != nil {
 		return nil, err
 	}
@@ -124,6 +128,18 @@ func freeAddress() (string, error) {
 	}
 	defer l.Close()
 	return l.Addr().String(), nil
+}
+
+// reach is the address at which this machine reaches what listens.
+func reach(listen string) (string, error) {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "", errs.New(errs.Invalid, "the embedded S3 server can't listen on %q: must be HOST:PORT, as 0.0.0.0:9000", listen)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port), nil
 }
 
 func (e *Embedded) start(binary, dir, listen string, k embeddedKey, log io.Writer) error {

@@ -7,6 +7,9 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -262,6 +265,49 @@ func TestTheEmbeddedServer(t *testing.T) {
 		_, err := StartEmbedded(t.Context(), EmbeddedConfig{Dir: dir, Binary: path})
 		if errs.Of(err) != errs.Unavailable || !strings.Contains(err.Error(), "in use by another") {
 			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("shares addresses under its public name", func(t *testing.T) {
+		inside, err := url.Parse(first.Config.Endpoint)
+		if err != nil {
+			t.Fatal(err)
+		}
+		proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(inside)
+			r.Out.Host = r.In.Host
+		}})
+		defer proxy.Close()
+		c := first.Config
+		c.Public = proxy.URL
+		objs, err := OpenS3(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u, err := objs.Share(t.Context(), "kept", time.Minute); err != nil || !strings.HasPrefix(u, proxy.URL+"/") {
+			t.Errorf("%s, %v, want one of %s", u, err, proxy.URL)
+		}
+		share(t, objs, "public/")
+		c.Public = proxy.URL + "/below"
+		if _, err := OpenS3(t.Context(), c); errs.Of(err) != errs.Invalid {
+			t.Errorf("a public name with a path: %v", err)
+		}
+	})
+	t.Run("listens where it is told", func(t *testing.T) {
+		free, err := freeAddress()
+		if err != nil {
+			t.Fatal(err)
+		}
+		path, _ := storagetest.Binary()
+		e, err := StartEmbedded(t.Context(), EmbeddedConfig{Dir: t.TempDir(), Binary: path, Listen: strings.Replace(free, "127.0.0.1", "0.0.0.0", 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		if _, err := OpenS3(t.Context(), e.Config); err != nil || e.Config.Endpoint != "http://"+free {
+			t.Errorf("at %s: %v, want %s", e.Config.Endpoint, err, free)
+		}
+		if _, err := StartEmbedded(t.Context(), EmbeddedConfig{Dir: t.TempDir(), Binary: path, Listen: "9000"}); errs.Of(err) != errs.Invalid {
+			t.Errorf("a port alone: %v", err)
 		}
 	})
 	t.Run("refuses other keys", func(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 // S3Config says which bucket of which S3 service holds the objects.
 type S3Config struct {
 	Endpoint     string // URL, such as https://s3.eu-central-1.amazonaws.com
+	Public       string // URL of the same service for others, whose addresses Share gives; "" is Endpoint
 	Region       string
 	Bucket       string // made when it is missing
 	AccessKey    string
@@ -33,10 +34,11 @@ const defaultBucket = "foretoken"
 
 // S3ConfigFromEnv reads the standard AWS variables AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL,
 // AWS_REGION or AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
-// AWS_SESSION_TOKEN, and FORETOKEN_S3_BUCKET. It is false where no key is set.
+// AWS_SESSION_TOKEN, FORETOKEN_S3_BUCKET and FORETOKEN_S3_PUBLIC_URL. It is false where no key is set.
 func S3ConfigFromEnv() (S3Config, bool) {
 	c := S3Config{
 		Endpoint:     firstEnv("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+		Public:       os.Getenv("FORETOKEN_S3_PUBLIC_URL"),
 		Region:       firstEnv("AWS_REGION", "AWS_DEFAULT_REGION"),
 		Bucket:       firstEnv("FORETOKEN_S3_BUCKET"),
 		AccessKey:    os.Getenv("AWS_ACCESS_KEY_ID"),
@@ -66,6 +68,7 @@ func firstEnv(names ...string) string {
 
 type s3 struct {
 	client *minio.Client
+	public *minio.Client // signs addresses for others: a signature covers the host's name
 	bucket string
 }
 
@@ -75,19 +78,17 @@ const partSize = 16 << 20
 
 // OpenS3 connects to a bucket, and makes it where it is missing.
 func OpenS3(ctx context.Context, c S3Config) (Objects, error) {
-	u, err := url.Parse(c.Endpoint)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, errs.New(errs.Invalid, "S3 endpoint %q must be an http or https URL", c.Endpoint)
-	}
-	client, err := minio.New(u.Host, &minio.Options{
-		Creds:  credentials.NewStaticV4(c.AccessKey, c.SecretKey, c.SessionToken),
-		Secure: u.Scheme == "https",
-		Region: c.Region,
-	})
+	client, err := c.client(c.Endpoint)
 	if err != nil {
-		return nil, errs.New(errs.Invalid, "S3 endpoint %q: %w", c.Endpoint, err)
+		return nil, err
 	}
-	s := &s3{client, c.Bucket}
+	public := client
+	if c.Public != "" {
+		if public, err = c.client(c.Public); err != nil {
+			return nil, err
+		}
+	}
+	s := &s3{client, public, c.Bucket}
 	exists, err := client.BucketExists(ctx, c.Bucket)
 	if err != nil {
 		return nil, s.wrap("opening", c.Endpoint, err)
@@ -99,6 +100,23 @@ func OpenS3(ctx context.Context, c S3Config) (Objects, error) {
 		}
 	}
 	return s, nil
+}
+
+// client speaks to the service at an endpoint, once it is asked to.
+func (c *S3Config) client(endpoint string) (*minio.Client, error) {
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || strings.Trim(u.Path, "/") != "" {
+		return nil, errs.New(errs.Invalid, "S3 endpoint %q must be an http or https URL without a path", endpoint)
+	}
+	client, err := minio.New(u.Host, &minio.Options{
+		Creds:  credentials.NewStaticV4(c.AccessKey, c.SecretKey, c.SessionToken),
+		Secure: u.Scheme == "https",
+		Region: c.Region,
+	})
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "S3 endpoint %q: %w", endpoint, err)
+	}
+	return client, nil
 }
 
 // wrap says which object an error is about, and of what kind it is.
@@ -203,7 +221,7 @@ func (s *s3) List(ctx context.Context, prefix string) iter.Seq2[ObjectInfo, erro
 }
 
 func (s *s3) Share(ctx context.Context, key string, during time.Duration) (string, error) {
-	u, err := s.client.PresignedGetObject(ctx, s.bucket, key, during, nil)
+	u, err := s.public.PresignedGetObject(ctx, s.bucket, key, during, nil)
 	if err != nil {
 		return "", s.wrap("sharing", key, err)
 	}

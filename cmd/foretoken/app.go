@@ -120,11 +120,12 @@ func (a *app) lock(dir string) error {
 func (a *app) openObjects(ctx context.Context, dir string, log io.Writer) (storage.Objects, error) {
 	c, configured := storage.S3ConfigFromEnv()
 	if !configured {
-		e, err := storage.StartEmbedded(ctx, storage.EmbeddedConfig{Dir: dir, Log: log})
+		e, err := storage.StartEmbedded(ctx, storage.EmbeddedConfig{Dir: dir, Listen: os.Getenv("FORETOKEN_S3_LISTEN"), Log: log})
 		if err != nil {
 			return nil, err
 		}
 		a.close = append(a.close, func() { e.Close() })
+		e.Config.Public = c.Public
 		c = e.Config
 	}
 	return storage.OpenS3(ctx, c)
