@@ -1,6 +1,7 @@
 """Textual inversion in PyTorch, from the rows, pictures, texts and noise that foretoken's test wrote down.
 
-Usage: inversion.py bundles OUT          writes OUT/sd and OUT/xl: tiny pipelines with random weights, in diffusers' ONNX layout
+Usage: inversion.py bundles OUT          writes OUT/sd and OUT/xl: tiny pipelines with random weights, in diffusers' ONNX layout,
+                                         and OUT/inpaint: a network of 9 channels that is told its guidance; the rest is sd's
        inversion.py follow IN OUT        for each PIPELINE-PREDICTION.npz of IN writes what the steps come to into OUT
 IN's files hold the rows at the start, and of each step the scaled latents, noise, timesteps, token ids and weights; OUT's the losses, the
 first step's gradient and the rows at the end. Noise is added and targets are made by diffusers' DDPMScheduler; the optimiser is
@@ -16,7 +17,7 @@ import torch
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 import diffusion
-from diffusion import SD, SIDE, TEXT_AXES, autoencoder, export, export_vae, text_encoder, unet, write_index, write_tokenizer
+from diffusion import SD, SIDE, TEXT_AXES, autoencoder, export, export_unet, export_vae, text_encoder, unet, write_index, write_tokenizer
 
 TOKENS = 523  # of the tokenizer's vocabulary
 IDS = torch.randint(0, 500, (2, 20))
@@ -25,6 +26,11 @@ IDS = torch.randint(0, 500, (2, 20))
 def models(kind):
     """The same weights each time."""
     torch.manual_seed(20)
+    if kind == "inpaint":
+        m = models("sd")
+        m["unet"] = unet(9, 16, time_cond_proj_dim=8)
+        torch.nn.init.normal_(m["unet"].time_embedding.cond_proj.weight)
+        return m
     if kind == "sd":
         return {"text_encoder": text_encoder(CLIPTextModel, TOKENS, 16, 2, "quick_gelu"), "unet": unet(4, 16), "vae": autoencoder(0.18215)}
     net = unet(4, 40, addition_embed_type="text_time", addition_time_embed_dim=4, projection_class_embeddings_input_dim=12 + 6 * 4, transformer_layers_per_block=1)
@@ -40,6 +46,9 @@ def bundle(kind, out):
     shutil.rmtree(out, ignore_errors=True)
     m = models(kind)
     torch.manual_seed(0)
+    if kind == "inpaint":
+        export_unet(out, m["unet"], 16, torch.tensor([3.5]), {"timestep_cond": torch.randn(2, 8)})
+        return
     _, n = write_tokenizer(out / "tokenizer", "<|endoftext|>", merged=False)
     assert n == TOKENS, n
     net, side = m["unet"], SIDE // 2
@@ -91,6 +100,12 @@ def follow(path, out):
         learned(e, r)
     rate, decay = (float(data[n]) for n in ("rate", "weight_decay"))
     opt = torch.optim.AdamW(rows, lr=rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=decay)
+    beside, guidance = None, None
+    if kind == "inpaint":  # all of the picture is masked, and grey
+        with torch.no_grad():
+            grey = m["vae"].encode(torch.zeros(1, 3, SIDE, SIDE)).latent_dist.mean * m["vae"].config.scaling_factor
+        beside = torch.cat([torch.ones_like(grey[:, :1]), grey], 1)
+        guidance = diffusers.StableDiffusionPipeline.get_guidance_scale_embedding(None, torch.tensor([8.5 - 1]), 8)
     losses, found = [], {}
     for step in range(int(data["steps"])):
         get = lambda n: data[f"step.{step:04d}.{n}"]
@@ -100,7 +115,10 @@ def follow(path, out):
         added = None
         if pooled is not None:
             added = {"text_embeds": pooled, "time_ids": torch.tensor([[SIDE, SIDE, 0, 0, SIDE, SIDE]] * len(x), dtype=torch.float32)}
-        y = m["unet"](noise.add_noise(x, n, t), t, encoder_hidden_states=tokens, added_cond_kwargs=added).sample
+        seen, told = noise.add_noise(x, n, t), None
+        if beside is not None:
+            seen, told = torch.cat([seen, beside.expand(len(x), -1, -1, -1)], 1), guidance.expand(len(x), -1)
+        y = m["unet"](seen, t, timestep_cond=told, encoder_hidden_states=tokens, added_cond_kwargs=added).sample
         loss = (torch.nn.functional.mse_loss(y, target, reduction="none").mean((1, 2, 3)) * get("weights")).sum()
         opt.zero_grad()
         loss.backward()
@@ -116,7 +134,7 @@ def follow(path, out):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if sys.argv[1] == "bundles":
-        for kind in ("sd", "xl"):
+        for kind in ("sd", "xl", "inpaint"):
             bundle(kind, pathlib.Path(sys.argv[2]) / kind)
     else:
         for path in sorted(pathlib.Path(sys.argv[2]).glob("*.npz")):

@@ -1,6 +1,7 @@
 package diffusion
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"slices"
@@ -19,6 +20,32 @@ type unetInputs struct {
 
 // inpaints says whether the network was trained to see a mask and the image around it.
 func (u unetInputs) inpaints() bool { return u.channels == 2*u.latents+1 }
+
+// Inpaints says whether the network sees a mask and the image around it beside the noisy latents.
+func (p *Pipeline) Inpaints() bool { return p.inputs.inpaints() }
+
+// WholeMasked is what a network that inpaints sees beside the noisy latents where the whole picture is to be
+// drawn: a mask of ones and the latents of grey, [1+C,h,w]; nil for others.
+func (p *Pipeline) WholeMasked(ctx context.Context, height, width int) ([]float32, error) {
+	if !p.Inpaints() {
+		return nil, nil
+	}
+	latents, err := p.Encode(ctx, make([]float32, 3*height*width), height, width)
+	if err != nil {
+		return nil, err
+	}
+	mask := slices.Repeat([]float32{1}, height/p.Factor*(width/p.Factor))
+	return append(mask, p.Scaled(slices.Clone(latents.Mean))...), nil
+}
+
+// GuidanceEmbedding is how a network with distilled guidance is told the guidance that it draws with where a
+// request says none; nil for others.
+func (p *Pipeline) GuidanceEmbedding() []float32 {
+	if p.inputs.guidance == 0 {
+		return nil
+	}
+	return guidanceEmbedding(cmp.Or(p.Bundle.Overrides.Drawing.Guidance, p.defaultGuidance(false)), p.inputs.guidance)
+}
 
 // extent is a known extent of a value's axis, else 0.
 func extent(v *graph.Value, axis int) int {

@@ -19,7 +19,7 @@ import (
 type example struct {
 	clean    []float32 // scaled latents [C,h,w]
 	noise    []float32
-	sample   []float32 // latents with noise
+	sample   []float32 // latents with noise and, for inpainting, what is seen beside them
 	target   []float32 // what the UNet should say
 	timestep int64
 	ids      [][]int64 // the text, by encoder
@@ -87,6 +87,7 @@ func (t *Trainer) noisy(x []float32, timestep int, noise *rand.Rand, ids [][]int
 	e := example{clean: t.pipeline.Scaled(slices.Clone(x)), noise: n, sample: make([]float32, len(x)), target: make([]float32, len(x)), timestep: int64(timestep), ids: ids}
 	t.pipeline.Schedule.AddNoise(e.sample, e.clean, e.noise, timestep)
 	t.pipeline.Schedule.Target(e.target, e.clean, e.noise, timestep)
+	e.sample = append(e.sample, t.beside...)
 	return e
 }
 
@@ -172,7 +173,7 @@ func (t *Trainer) inputs(s *ort.Session, part []example) map[string]*graph.Tenso
 	}
 	n, l := int64(len(part)), t.network.Latent
 	in := map[string]*graph.Tensor{
-		inSample: graph.NewTensor(samples, n, l[0], l[1], l[2]), inTargets: graph.NewTensor(targets, n, l[0], l[1], l[2]),
+		inSample: graph.NewTensor(samples, n, t.network.Seen, l[1], l[2]), inTargets: graph.NewTensor(targets, n, l[0], l[1], l[2]),
 		inWeights: graph.NewTensor(weights, n),
 	}
 	for _, v := range s.Inputs() {

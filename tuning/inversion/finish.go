@@ -203,10 +203,10 @@ func (t *Trainer) drawScenes(ctx context.Context, p *prompt.Prompt) (drawn []ima
 	for _, scene := range v.Scenes {
 		var rs []diffusion.Request
 		for k := range v.Pictures {
-			rs = append(rs, diffusion.Request{
+			rs = append(rs, whole(t.pipeline, diffusion.Request{
 				Prompt: strings.ReplaceAll(scene, "{}", name), Concepts: concepts, Width: v.Width, Height: v.Height,
 				Seed: rng.New(t.Recipe.Seed, "scene", k).Uint64(),
-			})
+			}))
 			texts = append(texts, strings.ReplaceAll(scene, "{}", v.Init))
 		}
 		results, err := t.pipeline.Generate(ctx, rs)

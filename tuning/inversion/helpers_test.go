@@ -27,6 +27,20 @@ func pipeline(t testing.TB, name string, changes ...string) *diffusion.Pipeline 
 	return opened(t, dir)
 }
 
+// inpainting opens the bundle sd with a network that inpaints and is told its guidance.
+func inpainting(t testing.TB) *diffusion.Pipeline {
+	t.Helper()
+	dir := changed(t, filepath.Join("testdata", "sd"), strings.NewReplacer())
+	b, err := os.ReadFile("testdata/inpaint/unet/model.onnx")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "unet", "model.onnx"), b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return opened(t, dir)
+}
+
 // opened opens the bundle in a folder.
 func opened(t testing.TB, dir string) *diffusion.Pipeline {
 	t.Helper()

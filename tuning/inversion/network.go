@@ -16,6 +16,10 @@ type Network struct {
 	UNet     *graph.Graph
 	// Latent is the extents of one picture's latents: channels, height, width.
 	Latent [3]int64
+	// Seen is how many channels the UNet takes: those of the latents and, for inpainting, more behind them.
+	Seen int64
+	// Guidance is how a UNet with distilled guidance is told its scale; nil for others.
+	Guidance []float32
 	// Length is how many tokens each text has, padding included.
 	Length int64
 	// Recompute is how many bytes of the forward pass may be kept for the backward pass before it computes them
@@ -41,6 +45,7 @@ const (
 	inHidden   = "encoder_hidden_states"
 	inPooled   = "text_embeds"
 	inTimes    = "time_ids"
+	inGuidance = "timestep_cond"
 	outSample  = "out_sample"
 )
 
@@ -234,12 +239,18 @@ func (m *Network) unet(pictures int64, texts []*graph.Value) (*graph.Graph, erro
 	}
 	batch := graph.Known(pictures)
 	shapes := map[string]graph.Shape{
-		inSample:   {batch, graph.Known(m.Latent[0]), graph.Known(m.Latent[1]), graph.Known(m.Latent[2])},
+		inSample:   {batch, graph.Known(m.Seen), graph.Known(m.Latent[1]), graph.Known(m.Latent[2])},
 		inTimestep: {batch},
 		inHidden:   texts[0].Shape,
 	}
 	if len(texts) > 1 {
 		shapes[inPooled], shapes[inTimes] = texts[1].Shape, graph.Shape{batch, graph.Known(6)}
+	}
+	if m.Guidance != nil {
+		told := graph.NewTensor(slices.Repeat(m.Guidance, int(pictures)), pictures, int64(len(m.Guidance)))
+		if err := g.Pin(inGuidance, told); err != nil {
+			return nil, err
+		}
 	}
 	for name, s := range shapes {
 		v := g.Input(name)

@@ -113,9 +113,9 @@ func (s *pictures) draw(ctx context.Context) error {
 	for len(s.drawn) < 2*s.count() {
 		var rs []diffusion.Request
 		for i := len(s.drawn) / 2; i < s.count() && len(rs) < together; i++ {
-			rs = append(rs, diffusion.Request{
+			rs = append(rs, whole(s.pipeline, diffusion.Request{
 				Prompt: v.Prior.Text, Width: v.Width, Height: v.Height, Seed: rng.New(s.recipe.Seed, "class picture", i).Uint64(),
-			})
+			}))
 		}
 		drawn, err := s.pipeline.Generate(ctx, rs)
 		if err != nil {
@@ -132,6 +132,19 @@ func (s *pictures) draw(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// whole has a network for inpainting draw all of a picture: of grey, under a white mask.
+func whole(p *diffusion.Pipeline, r diffusion.Request) diffusion.Request {
+	if p.Inpaints() {
+		all := image.Rect(0, 0, r.Width, r.Height)
+		grey, white := image.NewGray(all), image.NewGray(all)
+		for i := range grey.Pix {
+			grey.Pix[i], white.Pix[i] = 128, 255
+		}
+		r.Image, r.Mask = grey, white
+	}
+	return r
 }
 
 // middle cuts an image to the proportions of w by h around its centre.

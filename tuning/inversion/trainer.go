@@ -35,6 +35,7 @@ type Trainer struct {
 	half     bool         // it computes in half floats
 	texts    map[string][][]int64
 	prompt   *prompt.Prompt // what is learned, for its ids
+	beside   []float32      // what a UNet for inpainting sees behind a picture's latents; nil for others
 }
 
 // New prepares a run from its start. The recipe is resolved to the pipeline and the data.
@@ -47,6 +48,10 @@ func New(ctx context.Context, p *diffusion.Pipeline, r *tuning.Recipe, d *tuning
 	if t.network, err = networkOf(p, r); err != nil {
 		return nil, err
 	}
+	if t.beside, err = p.WholeMasked(ctx, r.Inversion.Height, r.Inversion.Width); err != nil {
+		return nil, err
+	}
+	t.network.Seen += int64(len(t.beside)) / (t.network.Latent[1] * t.network.Latent[2])
 	if t.params, err = t.start(); err != nil {
 		return nil, err
 	}
@@ -71,6 +76,7 @@ func networkOf(p *diffusion.Pipeline, r *tuning.Recipe) (*Network, error) {
 	m := &Network{
 		UNet: unet, Length: int64(p.Texts[0].Window), Recompute: int64(r.Inversion.MemoryMB) << 20, Widen: p.Sessions().Provider == ort.CPU,
 		Latent: [3]int64{int64(p.Channels), int64(r.Inversion.Height / p.Factor), int64(r.Inversion.Width / p.Factor)},
+		Seen:   int64(p.Channels), Guidance: p.GuidanceEmbedding(),
 	}
 	for _, e := range p.Texts {
 		encoder := Encoder{Tower: e.Tower, Hidden: e.Tower.Output.Name}

@@ -240,6 +240,21 @@ func TestADualEncoderJudgesWhatIsDrawn(t *testing.T) {
 	}
 }
 
+// TestInpaintingNetworksDrawWholePictures has one draw class pictures and learn from them too.
+func TestInpaintingNetworksDrawWholePictures(t *testing.T) {
+	r := small(t, "textual-inversion")
+	r.Inversion.MicroBatch = 1
+	r.Inversion.Prior = tuning.Prior{Text: "a cup", Images: 2, Weight: 1}
+	tr := trainer(t, inpainting(t), r, data(2, 0, "mug"))
+	losses := steps(t, tr, 2)
+	if len(tr.prior.drawn) != 4 || !(losses[0] > 0 && losses[1] > 0) {
+		t.Errorf("%d latents of class pictures, losses %v", len(tr.prior.drawn), losses)
+	}
+	if _, _, err := tr.Finish(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWhatCannotBeLearnedIsRefused(t *testing.T) {
 	tests := map[string]struct {
 		change func(r *tuning.Recipe, d *tuning.Data)

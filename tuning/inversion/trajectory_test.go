@@ -18,7 +18,7 @@ import (
 const trajectorySteps = 20
 
 // trajectories are by pipeline and prediction type: the network's output is the noise, or the velocity; texts come from one encoder,
-// or from two. The learning rate is one at which twenty steps get somewhere.
+// or from two; it is told of a mask and of guidance. The learning rate is one at which twenty steps get somewhere.
 var trajectories = map[string]func(t *testing.T) *Trainer{
 	"sd-epsilon": func(t *testing.T) *Trainer {
 		r := recipe(t, "textual-inversion")
@@ -31,6 +31,11 @@ var trajectories = map[string]func(t *testing.T) *Trainer{
 		tr := trainer(t, pipeline(t, "sd", `"epsilon"`, `"v_prediction"`), r, data(5, 0, "mug"))
 		tr.network.Recompute = 1 // byte: as much as can be
 		return tr
+	},
+	"inpaint-epsilon": func(t *testing.T) *Trainer {
+		r := recipe(t, "textual-inversion")
+		r.Batch, r.Inversion.MicroBatch, r.Inversion.Vectors, r.Optimizer.LearningRate = 2, 1, 1, 0.02
+		return trainer(t, inpainting(t), r, data(5, 0, "mug"))
 	},
 	"xl-epsilon": func(t *testing.T) *Trainer {
 		r := recipe(t, "textual-inversion")
