@@ -1,7 +1,10 @@
 package ort
 
 import (
+	"runtime"
 	"slices"
+
+	"golang.org/x/sys/cpu"
 
 	"github.com/foretoken/foretoken/graph"
 )
@@ -53,9 +56,16 @@ func (o Options) hasKernel(n *graph.Node) bool {
 		return false
 	case op == msft+"Attention" && o.Weights != nil: // it packs weights in a form that products can't share
 		return false
+	case op == msft+"DynamicQuantizeMatMul" && n.Inputs[1].Type == graph.Int8 && saturates:
+		return false
 	}
 	return o.Provider != CPU || !slices.ContainsFunc(n.Inputs, isHalf)
 }
+
+// saturates is whether this processor's integer products with signed weights are wrong where sums of two are more than 16 bits
+// hold: ONNX Runtime uses VPMADDUBSW on x86 without VNNI
+// (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "When and why do I need to try U8U8").
+var saturates = runtime.GOARCH == "amd64" && !cpu.X86.HasAVX512VNNI && !cpu.X86.HasAVXVNNI
 
 func operator(n *graph.Node) string {
 	if n.Domain == "" {
