@@ -22,38 +22,41 @@ func (g *Graph) Hoist(input string) (ahead, rest *Graph, err error) {
 		return nil, nil, nil
 	}
 	rest, to := ahead.CloneMap()
-	ahead.Outputs = found
 	for _, v := range found {
 		in := &Value{Name: rest.freshName("ahead"), Type: v.Type, Shape: v.Shape}
 		rest.Inputs = append(rest.Inputs, in)
 		rest.replaceUses(to[v], in, 0)
 		v.Name = in.Name
 	}
-	for _, part := range []*Graph{ahead, rest} {
-		part.Prune()
-		part.PruneInputs()
-		if err := finish(part); err != nil {
-			return nil, nil, err
-		}
+	if err := rest.cut(); err != nil {
+		return nil, nil, err
 	}
-	return ahead, rest, nil
+	ahead.Outputs = slices.DeleteFunc(found, func(v *Value) bool { return rest.Input(v.Name) == nil })
+	return ahead, rest, ahead.cut()
+}
+
+// cut leaves out what no output needs.
+func (g *Graph) cut() error {
+	g.Prune()
+	g.PruneInputs()
+	return finish(g)
 }
 
 // follows lists the floats that are computed from the input and constants alone, have its rows, and are read by what
-// is not.
+// is not, or for their extents: those are wanted beside the input's own where they are read by the rest.
 func (g *Graph) follows(input *Value) []*Value {
-	only := map[*Value]bool{input: true}
+	only, fixed := map[*Value]bool{input: true}, map[*Value]bool{} // fixed: computed from constants, such as weights that are cast
 	var found []*Value
 	for _, n := range g.Nodes {
-		all, some := true, false
+		all, some := len(n.reads()) > 0 && len(n.graphs()) == 0, false
 		for _, v := range n.reads() {
-			all = all && (v == nil || v.IsConst() || only[v])
+			all = all && (v == nil || v.IsConst() || fixed[v] || only[v])
 			some = some || only[v]
 		}
-		if all && some && len(n.graphs()) == 0 {
-			for _, v := range n.Outputs {
-				only[v] = v != nil
-			}
+		for _, v := range n.Outputs {
+			only[v], fixed[v] = v != nil && all && some, v != nil && all && !some
+		}
+		if all && n.Op != "Shape" {
 			continue
 		}
 		for _, v := range n.reads() {

@@ -94,7 +94,7 @@ func (t *Tower) Output() *graph.Value {
 	return t.Info.Output
 }
 
-// Depth is the number of blocks that prompts can enter.
+// Depth is the number of blocks that prompts can enter, 0 where they can't.
 func (t *Tower) Depth() int {
 	if t.Info == nil {
 		return 0
@@ -102,8 +102,13 @@ func (t *Tower) Depth() int {
 	return len(t.Info.Blocks)
 }
 
-// Width is the tokens' width D.
-func (t *Tower) Width() int { return t.Info.Width }
+// Width is the tokens' width D, 0 where prompts can't enter.
+func (t *Tower) Width() int {
+	if t.Info == nil {
+		return 0
+	}
+	return t.Info.Width
+}
 
 // PatchSize is the side in pixels that one token stands for: the input's side over the grid's.
 func (t *Tower) PatchSize() int {

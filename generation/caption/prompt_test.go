@@ -179,9 +179,12 @@ func TestPromptsOfOneBatch(t *testing.T) {
 				tuned(m, map[string]*graph.Tensor{"prefix": noise("p3", 1, 5, width)}),
 				tuned(m, map[string]*graph.Tensor{"keys": k1, "values": v1}),
 				tuned(m, map[string]*graph.Tensor{"keys": k2, "values": v2}),
-				tuned(m, map[string]*graph.Tensor{"visual": noise("s1", 1, 1, 3, inner)}),
-				tuned(m, map[string]*graph.Tensor{"visual": noise("s2", 1, 1, 3, inner)}),
-				tuned(m, map[string]*graph.Tensor{"visual": noise("d", 1, 2, 2, inner), "prefix": noise("p4", 1, 2, width)}),
+			}
+			if m.Images.Refused == nil {
+				prompts = append(prompts,
+					tuned(m, map[string]*graph.Tensor{"visual": noise("s1", 1, 1, 3, inner)}),
+					tuned(m, map[string]*graph.Tensor{"visual": noise("s2", 1, 1, 3, inner)}),
+					tuned(m, map[string]*graph.Tensor{"visual": noise("d", 1, 2, 2, inner), "prefix": noise("p4", 1, 2, width)}))
 			}
 			var rs []Request
 			said := make([]string, 2*len(prompts))
