@@ -76,7 +76,7 @@ reference: setup ## PyTorch follows the tuning of the tests; for bench/reference
 	mkdir -p .cache/inversion
 	FORETOKEN_INVERSION_OUT=$(CURDIR)/.cache/inversion go test -count 1 ./tuning/inversion -run '^TestTrajectory$$'
 	.cache/reference/bin/python bench/reference/inversion.py follow .cache/inversion tuning/inversion/testdata/trajectory
-	.cache/reference/bin/python bench/reference/captions.py tuning/captioning/testdata
+	.cache/reference/bin/python bench/reference/captioning.py tuning/captioning/testdata
 	.cache/reference/bin/python bench/reference/schedulers.py generation/diffusion/schedule/testdata
 	.cache/reference/bin/python bench/reference/diffusion.py generation/diffusion/testdata
 

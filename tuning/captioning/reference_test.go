@@ -16,7 +16,7 @@ import (
 	"github.com/foretoken/foretoken/tuning/tuningtest"
 )
 
-// The reference's settings, bench/reference/captions.py's.
+// The reference's settings, bench/reference/captioning.py's.
 const (
 	referencePrefix  = 4
 	referenceSteps   = 20
