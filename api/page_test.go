@@ -200,16 +200,16 @@ func TestThePageTellsAndDraws(t *testing.T) {
 	if got := p.text("#items figcaption"); got != "eine Zeichnung: Ski" || p.count("#classes .class") != 0 {
 		t.Errorf("the first caption is %q, and there are %d classes", got, p.count("#classes .class"))
 	}
-	if got := value[string](p, `[...document.getElementById("recipe").options].map((o) => o.value).filter((v) => v === "coop" || v === "caption-prefix-starter").join()`); got != "caption-prefix-starter" {
+	if got := value[string](p, `[...document.getElementById("recipe").options].map((o) => o.value).filter((v) => v === "coop" || v === "caption-kv-starter").join()`); got != "caption-kv-starter" {
 		t.Errorf("recipes that the page offers for captions: %q", got)
 	}
-	value[bool](p, `!!(document.getElementById("recipe").value = "caption-prefix-starter") && document.getElementById("recipe").dispatchEvent(new Event("change"))`)
+	value[bool](p, `!!(document.getElementById("recipe").value = "caption-kv-starter") && document.getElementById("recipe").dispatchEvent(new Event("change"))`)
 	p.do(chromedp.Click("#start"))
 	p.until(`!document.getElementById("score").hidden`)
 	if zero, tuned, status := p.text("#zeroshot"), p.text("#tuned"), p.text("#status"); !strings.Contains(zero, "cider d ") || !strings.Contains(tuned, "cider d ") || status != "done" {
 		t.Errorf("zero-shot %q, tuned %q, status %q", zero, tuned, status)
 	}
-	if got := value[string](p, `document.getElementById("bundle").value + " " + document.getElementById("teller").value`); got != "teller german-caption-prefix-starter" {
+	if got := value[string](p, `document.getElementById("bundle").value + " " + document.getElementById("teller").value`); got != "teller german-caption-kv-starter" {
 		t.Errorf("learned on and chosen to tell: %q", got)
 	}
 	p.shot("7-captions")

@@ -36,6 +36,8 @@ type DecoderTower struct {
 	original *Graph          // as exported, where the length of texts was opened, else nil
 	active   map[*Value]bool // on a float path from Embedding to Logits
 	others   []*Value        // inputs [B,S] of no known use
+	table    bool            // positions are rows that are added to the embeddings
+	lookups  []*Value        // those rows, where they are looked up by the tokens' places
 }
 
 // DecoderLayer is one attention of a decoder.
@@ -119,7 +121,7 @@ func findDecoder(c *Graph, output string) (t *DecoderTower, err error) {
 		return t, unpromptable("no transformer block follows the token embeddings %q", t.Embedding.Name)
 	}
 	found := attentions(view, t.active)
-	t.Window = t.findWindow(view)
+	t.findWindow(view)
 	t.findInputs(view, found)
 	t.keepOutputs(found)
 	t.unify(found)
@@ -166,12 +168,18 @@ func (t *DecoderTower) findTable(view *Graph) error {
 }
 
 // findWindow reads the position table's length: of the tables that are added to the
-// embeddings before the first block, the longest.
-func (t *DecoderTower) findWindow(view *Graph) int {
-	if longest := longestText(view, t.Embedding, t.Blocks[0], t.Table, t.Width); longest > 0 {
-		return longest
+// embeddings before the first block, the longest. It notes where that table is looked up.
+func (t *DecoderTower) findWindow(view *Graph) {
+	t.Window = longestText(view, t.Embedding, t.Blocks[0], t.Table, t.Width)
+	if t.table = t.Window > 0; !t.table {
+		t.Window = t.angles(view)
+		return
 	}
-	return t.angles(view)
+	for _, n := range view.Nodes {
+		if n.Op == "Gather" && isTable(n.Inputs[0]) && places(n.Outputs[0], t.Table, t.Width, 0) == t.Window {
+			t.lookups = append(t.lookups, n.Outputs[0])
+		}
+	}
 }
 
 // angles is how many places a table of the cosines of rotary positions has, 0 where they are worked
@@ -566,6 +574,9 @@ type PrefixOptions struct {
 	// KeepLogits leaves the logits at the prefix's own places in the output, [B,P+S,V]. It has no
 	// meaning for keys and values.
 	KeepLogits bool
+	// Unplaced has the text begin at place 0, as it does without a prefix: keys and values then stand at no place. It has no
+	// meaning for a soft prefix, whose tokens need places.
+	Unplaced bool
 }
 
 // WithPrefix returns a graph with the input "prefix" [1,P,D]: embeddings that come before those of
@@ -661,8 +672,8 @@ func (s *surgery) behind(output *Value, p int64) {
 
 // WithKeyValues returns a graph with the inputs "prefix_key.i" and "prefix_value.i" [1,H,P,d] for
 // the i-th layer of self attention: keys and values that come before the layer's own, as past ones do (prefix
-// tuning; Li and Liang 2021). Where positions are learned or rotary, the tokens' begin at P. Where
-// the graph takes past keys and values, the prefix takes their place; elsewhere P tokens
+// tuning; Li and Liang 2021). Where positions are learned or rotary, the tokens' begin at P; learned ones begin at
+// 0 where the prefix is Unplaced. Where the graph takes past keys and values, the prefix takes their place; elsewhere P tokens
 // are put before the others and each layer's keys and values of them are overwritten. The logits
 // are the tokens' alone; present keys and values hold the prefix.
 func (t *DecoderTower) WithKeyValues(o PrefixOptions) (*Graph, error) {
@@ -692,7 +703,7 @@ func (t *DecoderTower) withKeyValues(o PrefixOptions) (_ *Graph, err error) {
 		return nil, unpromptable("no self attention was found")
 	}
 	if t.past() != nil {
-		return t.fed(layers, int64(o.Tokens), of)
+		return t.fed(layers, o, of)
 	}
 	p := int64(o.Tokens)
 	s, to, err := t.extended(p)
@@ -707,7 +718,37 @@ func (t *DecoderTower) withKeyValues(o PrefixOptions) (_ *Graph, err error) {
 		}
 	}
 	s.behind(to[t.Logits], p)
+	if o.Unplaced {
+		t.unplace(s, to, p)
+	}
 	return s.g, finish(s.g)
+}
+
+// Unplaced returns a graph that counts p places fewer before the tokens than there are: the first p of the past are keys and
+// values that stand at no place ([PrefixOptions]). Only learned positions are counted so: those that
+// are rotary, or biases by distance, tell tokens' distances, which places before them all do not change.
+func (t *DecoderTower) Unplaced(p int) (_ *Graph, err error) {
+	defer recoverBail(&err)
+	g, to := t.Graph.CloneMap()
+	t.unplace(newSurgery(g, to[t.Embedding]), to, int64(p))
+	return g, finish(g)
+}
+
+// unplace has each token look up the row p places before its own, the first ones row 0.
+func (t *DecoderTower) unplace(s *surgery, to map[*Value]*Value, p int64) {
+	if t.table && len(t.lookups) == 0 {
+		panic(bail{unpromptable("its positions are not looked up by the tokens' places, so that a prefix takes places")})
+	}
+	for _, v := range t.lookups {
+		row := to[v]
+		at := row.Def.Inputs[1]
+		s.at = s.g.position(row)
+		before := s.op("Sub", nil, at, s.cast(s.ints(p), at.Type))
+		before.Type = at.Type
+		first := s.op("Max", nil, before, s.cast(s.ints(0), at.Type))
+		first.Type = at.Type
+		row.Def.Inputs[1] = first
+	}
 }
 
 func keyValueName(layer, which int) string {
@@ -724,7 +765,8 @@ func (s *surgery) tokensAt(x *Value, axis int) *Value {
 }
 
 // fed puts the prefix in the place of the past.
-func (t *DecoderTower) fed(layers []DecoderLayer, p int64, of owner) (*Graph, error) {
+func (t *DecoderTower) fed(layers []DecoderLayer, o PrefixOptions, of owner) (*Graph, error) {
+	p := int64(o.Tokens)
 	if len(t.others) > 0 {
 		return nil, unpromptable("input %q of shape %s: it can't be told what a prefix has there", t.others[0].Name, t.others[0].Shape)
 	}
@@ -752,6 +794,9 @@ func (t *DecoderTower) fed(layers []DecoderLayer, p int64, of owner) (*Graph, er
 		by := s.cast(s.ints(p), positions.Type)
 		from := s.at
 		s.reroute(positions, s.op("Add", nil, positions, by), from)
+	}
+	if o.Unplaced {
+		t.unplace(s, to, p)
 	}
 	return g, finish(g)
 }

@@ -25,9 +25,11 @@ type Card struct {
 	// Classes are display names, in the order of the labels.
 	Classes []string `json:"classes,omitempty"`
 	// ClassSpecific tells a context of [C,M,D], one for each class, from a deep one of [depth,M,D].
-	ClassSpecific bool       `json:"class_specific,omitempty"`
-	Templates     []string   `json:"templates,omitempty"`
-	Dataset       DatasetRef `json:"dataset,omitzero"`
+	ClassSpecific bool `json:"class_specific,omitempty"`
+	// Unplaced says that keys and values take none of the decoder's places: the text behind them begins at place 0.
+	Unplaced  bool       `json:"unplaced,omitempty"`
+	Templates []string   `json:"templates,omitempty"`
+	Dataset   DatasetRef `json:"dataset,omitzero"`
 	// Preprocessing is what was done to images: the bundle's preprocessor_config.json, resolved.
 	Preprocessing json.RawMessage `json:"preprocessing,omitempty"`
 	LogitScale    LogitScale      `json:"logit_scale,omitzero"`

@@ -142,6 +142,9 @@ func (p *Prompt) checkAlike(names [2]string, axes int, whole bool) error {
 
 // checkCaption wants something that steers, and layers of the map that fit on each other.
 func (p *Prompt) checkCaption() error {
+	if p.Card.Unplaced && (p.Tensors["keys"] == nil || p.Tensors["prefix"] != nil) {
+		return errs.New(errs.Invalid, "prompt card: unplaced is for keys and values, without a prefix beside them")
+	}
 	steers := p.Tensors["prefix"] != nil || p.Tensors["keys"] != nil || p.Tensors["visual"] != nil
 	for _, name := range order(p.Tensors) {
 		t := p.Tensors[name]

@@ -16,6 +16,11 @@ func ofKind(k Kind, tensors map[string]*graph.Tensor) *Prompt {
 	return &Prompt{Card: Card{Kind: k, Method: "m", Bundle: BundleRef{"painter", digest}, Token: "<mug>"}, Tensors: tensors}
 }
 
+func unplaced(p *Prompt) *Prompt {
+	p.Card.Unplaced = true
+	return p
+}
+
 func TestPromptsOfAllKindsComeBack(t *testing.T) {
 	type tensors = map[string]*graph.Tensor
 	tests := []struct {
@@ -25,6 +30,7 @@ func TestPromptsOfAllKindsComeBack(t *testing.T) {
 	}{
 		{"a prefix", ofKind(Caption, tensors{"prefix": floats(4, 8)}), 0, 0},
 		{"keys and values", ofKind(Caption, tensors{"keys": floats(2, 4, 3, 8), "values": floats(2, 4, 3, 8)}), 0, 0},
+		{"keys and values that take no places", unplaced(ofKind(Caption, tensors{"keys": floats(2, 4, 3, 8), "values": floats(2, 4, 3, 8)})), 0, 0},
 		{"a mapped prefix", ofKind(Caption, tensors{"map.0.weight": floats(5, 8), "map.0.bias": floats(5), "map.1.weight": floats(6, 5)}), 0, 0},
 		{"image tokens of a captioner", ofKind(Caption, tensors{"visual": floats(2, 3, 8)}), 0, 0},
 		{"a concept", ofKind(Concept, tensors{"embedding": floats(3, 8)}), 8, 0},
@@ -67,6 +73,7 @@ func TestPromptsThatAreNotOfTheirKindAreRefused(t *testing.T) {
 		{"a flat prefix", ofKind(Caption, tensors{"prefix": floats(8)}), errs.Invalid, "rank [2]"},
 		{"keys without values", ofKind(Caption, tensors{"keys": floats(2, 4, 3, 8), "prefix": floats(1, 8)}), errs.Invalid, "takes both"},
 		{"keys and values that differ", ofKind(Caption, tensors{"keys": floats(2, 4, 3, 8), "values": floats(2, 4, 2, 8)}), errs.Invalid, "first 4 axes"},
+		{"a prefix that takes no places", unplaced(ofKind(Caption, tensors{"prefix": floats(1, 8)})), errs.Invalid, "unplaced"},
 		{"a map's bias alone", ofKind(Caption, tensors{"map.0.bias": floats(5), "prefix": floats(1, 8)}), errs.Invalid, "map.0.weight"},
 		{"a map's bias of another length", ofKind(Caption, tensors{"map.0.bias": floats(5), "map.0.weight": floats(4, 5)}), errs.Invalid, "map.0.weight"},
 		{"a concept without rows", ofKind(Concept, tensors{"context": floats(1, 8)}), errs.Invalid, `"embedding"`},

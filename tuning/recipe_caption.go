@@ -34,6 +34,8 @@ type Prefix struct {
 	// Hidden is the units between the two layers of a map, or of the network that makes keys and values while they are
 	// learned; 0 is one layer, or none. -1 is half as many as a map has outputs, as in ClipCap.
 	Hidden int `yaml:"hidden" json:"hidden,omitempty"`
+	// Unplaced keys and values take none of the decoder's places: the text stands where it stands without a prefix.
+	Unplaced bool `yaml:"unplaced" json:"unplaced,omitempty"`
 }
 
 // Caption is how texts are learned and how what is learned is scored.
@@ -72,6 +74,9 @@ func (r *Recipe) checkCaptions() error {
 	}
 	if (r.Prefix.Start == StartWords) != (r.Prefix.Init != "") {
 		return errs.New(errs.Invalid, "recipe %q: prefix.start %q with prefix.init %q: words go with start \"words\"", r.Name, r.Prefix.Start, r.Prefix.Init)
+	}
+	if r.Prefix.Unplaced && r.Method != CaptionKeyValues {
+		return errs.New(errs.Invalid, "recipe %q: prefix.unplaced goes with %s alone: the tokens of a prefix need places", r.Name, CaptionKeyValues)
 	}
 	return r.checkDescent(true)
 }

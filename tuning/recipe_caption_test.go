@@ -18,6 +18,7 @@ func TestRecipesOfCaptionsAreChecked(t *testing.T) {
 		"words that are missing":           {"method: caption-prefix\nprefix: {tokens: 2, start: words}\n", "prefix.init"},
 		"words that are not started from":  {"method: caption-prefix\nprefix: {tokens: 2, init: a}\n", "prefix.init"},
 		"hidden units counted, but no map": {"method: caption-kv\nprefix: {tokens: 2, hidden: -1}\n", "prefix.hidden is -1"},
+		"tokens that take no places":       {"method: caption-prefix\nprefix: {tokens: 2, unplaced: true}\n", "prefix.unplaced"},
 		"an optimiser that is not known":   {"method: caption-prefix\nprefix: {tokens: 2}\noptimizer: {name: adam}\n", "optimizer.name"},
 	} {
 		yaml := "name: x\n" + c.yaml

@@ -4,7 +4,8 @@ Usage: captioning.py OUT
 Writes the models, cross.onnx (a GPT-2 that attends to an image's tokens), plain.onnx (one that does not) and vision.onnx (a ViT),
 and reference.safetensors. A case's tensors bear its name: its batches, "start." and "grad." of what is learned, the "losses" of
 twenty steps of torch.optim.AdamW, and "end.", where they lead. The prefixes of the cases prefix, keys and network are PEFT's: its
-prompt tuning, prefix tuning, and prefix tuning with a projection. The losses are torch.nn.functional.cross_entropy's.
+prompt tuning, prefix tuning, and prefix tuning with a projection; the case unplaced is PEFT's prefix tuning with the text at the
+places that it has without a prefix. The losses are torch.nn.functional.cross_entropy's.
 """
 import sys
 
@@ -71,6 +72,14 @@ class Peft(Case):
         return self.model(input_ids=ids, attention_mask=mask, encoder_hidden_states=source).logits
 
 
+class Unplaced(Peft):
+    """Keys and values that take no places: the text begins at place 0, where PEFT has it begin behind them."""
+    def logits(self, ids, mask, source):
+        past, places = self.model.get_prompt(batch_size=ROWS), torch.arange(ids.shape[1]).expand(ROWS, -1)
+        return self.model.get_base_model()(input_ids=ids, attention_mask=torch.cat([torch.ones(ROWS, PREFIX, dtype=torch.long), mask], 1), encoder_hidden_states=source,
+                                           past_key_values=past, position_ids=places).logits
+
+
 class Map(Case):
     """ClipCap's map from an image's feature to the tokens before a caption."""
     def __init__(self):
@@ -117,6 +126,7 @@ def cases():
     yield "map", Map()
     yield "opened", Opened()
     yield "visual", Visual()
+    yield "unplaced", Unplaced(peft.PrefixTuningConfig(**common))
 
 
 def follow(name, case, out):

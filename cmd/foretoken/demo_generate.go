@@ -67,7 +67,7 @@ func worded(scenes []string, thing string) (texts []string) {
 
 // captions learns a prefix, and prints scores and captions of held-out pictures without it and with it.
 func (d *demo) captions(ctx context.Context) error {
-	run, seconds, err := d.learn(ctx, map[string]any{"dataset": captionSet.name, "bundle": captionerName, "recipe": "caption-prefix-starter", "prompt": "german"})
+	run, seconds, err := d.learn(ctx, map[string]any{"dataset": captionSet.name, "bundle": captionerName, "recipe": "caption-kv-starter", "prompt": "german"})
 	if err != nil {
 		return err
 	}

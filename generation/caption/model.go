@@ -49,6 +49,8 @@ type variant struct {
 	prefix int  // embeddings before the tokens
 	pairs  int  // keys and values before them
 	kept   bool // logits at the prefix's places are kept
+	// unplaced is how many keys and values stand before the tokens at no place.
+	unplaced int
 }
 
 type part int
@@ -348,8 +350,14 @@ func (m *Model) graphOf(v variant) (*graph.Graph, error) {
 	switch {
 	case v.part == mapperPart:
 		return m.Mapper, nil
+	case v.part == aheadPart && v.unplaced > 0:
+		ahead, _, err := m.unplacedStep(v.unplaced)
+		return ahead, err
 	case v.part == aheadPart:
 		return m.ahead, nil
+	case v.part == stepPart && v.unplaced > 0:
+		_, behind, err := m.unplacedStep(v.unplaced)
+		return behind, err
 	case v.part == stepPart:
 		return m.behind, nil
 	case v.prefix > 0 && v.pairs > 0:
@@ -357,9 +365,20 @@ func (m *Model) graphOf(v variant) (*graph.Graph, error) {
 	case v.prefix > 0:
 		return m.Decoder.WithPrefix(graph.PrefixOptions{Tokens: v.prefix, PerRow: true, KeepLogits: v.kept})
 	case v.pairs > 0:
-		return m.Decoder.WithKeyValues(graph.PrefixOptions{Tokens: v.pairs, PerRow: true})
+		return m.Decoder.WithKeyValues(graph.PrefixOptions{Tokens: v.pairs, PerRow: true, Unplaced: v.unplaced > 0})
+	case v.unplaced > 0:
+		return m.Decoder.Unplaced(v.unplaced)
 	}
 	return m.Decoder.Graph, nil
+}
+
+// unplacedStep is the graph of steps behind keys and values that stand at no place, split as the others are.
+func (m *Model) unplacedStep(pairs int) (ahead, behind *graph.Graph, err error) {
+	g, err := m.step.Unplaced(pairs)
+	if err != nil || m.ahead == nil {
+		return nil, g, err
+	}
+	return g.Hoist(m.step.Encoder.Name)
 }
 
 // Features computes what the decoder is told of images [B,3,H,W]: tokens [B,N,E], or where it is [Model.Mapped]

@@ -25,6 +25,7 @@ type shape struct {
 	visual, depth int // K and how many layers
 	prefix        int // tuned tokens, and those that the image is mapped to
 	pairs         int
+	unplaced      bool // the pairs stand at no place
 	opening       int
 	uncached      bool
 }
@@ -116,7 +117,10 @@ func (m *Model) readPairs(p *prompt.Prompt, s *steering) error {
 			return m.wrong(name, t, "[%d,%d,P,%d]", len(own), own[0].Heads, own[0].HeadWidth)
 		}
 	}
-	s.shape.pairs = int(keys.Dims[2])
+	s.shape.pairs, s.shape.unplaced = int(keys.Dims[2]), p.Card.Unplaced
+	if s.shape.unplaced && m.Mapped() {
+		return errs.New(errs.Unsupported, "bundle %s: its images stand at places before the text, keys and values at no place are for decoders that attend to images", m.Bundle.Name)
+	}
 	k, err := parts(keys, len(own))
 	if err != nil {
 		return err

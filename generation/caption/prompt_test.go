@@ -110,6 +110,40 @@ func TestWordsBeforeATextAsAPrefix(t *testing.T) {
 	}
 }
 
+// unplaced are keys and values that take no places, where the model's images take none either.
+func unplaced(m *Model, keys, values *graph.Tensor) *prompt.Prompt {
+	p := tuned(m, map[string]*graph.Tensor{"keys": keys, "values": values})
+	p.Card.Unplaced = !m.Mapped()
+	return p
+}
+
+// TestUnplacedKeysAndValuesAreThoseOfStepsToo makes texts with a cache and without: in each step the text stands at the places
+// that it has when all of it is read at once.
+func TestUnplacedKeysAndValuesAreThoseOfStepsToo(t *testing.T) {
+	for _, layout := range layouts {
+		m := open(t, filepath.Join("testdata", layout))
+		if m.Mapped() {
+			continue
+		}
+		t.Run(layout, func(t *testing.T) {
+			l, differ := m.selfLayers(m.Decoder), false
+			dims := []int64{int64(len(l)), int64(l[0].Heads), 3, int64(l[0].HeadWidth)}
+			p := unplaced(m, noise("k", 1, dims...), noise("v", 1, dims...))
+			placed := tuned(m, p.Tensors)
+			for i, img := range testImages(6) {
+				o := m.Options()
+				o.NoCache = true
+				whole := generate(t, m, Request{Image: img, Prompt: p, Options: &o})
+				same(t, fmt.Sprintf("image %d", i), generate(t, m, Request{Image: img, Prompt: p}), whole)
+				differ = differ || generate(t, m, Request{Image: img, Prompt: placed}).LogProb != whole.LogProb
+			}
+			if !differ {
+				t.Error("with places the texts are the same")
+			}
+		})
+	}
+}
+
 func generate(t *testing.T, m *Model, r Request) Answer {
 	t.Helper()
 	got, err := m.Generate(t.Context(), []Request{r})
@@ -165,7 +199,7 @@ func TestPromptsOfOneBatch(t *testing.T) {
 	for _, layout := range layouts {
 		t.Run(layout, func(t *testing.T) {
 			m := open(t, filepath.Join("testdata", layout))
-			l, width, inner := m.selfLayers(m.Decoder), int64(m.Decoder.Width), int64(m.Images.Width())
+			l, width := m.selfLayers(m.Decoder), int64(m.Decoder.Width)
 			pairs := func(name string, p int64) (*graph.Tensor, *graph.Tensor) {
 				d := []int64{int64(len(l)), int64(l[0].Heads), p, int64(l[0].HeadWidth)}
 				return noise("k"+name, 1, d...), noise("v"+name, 1, d...)
@@ -179,8 +213,10 @@ func TestPromptsOfOneBatch(t *testing.T) {
 				tuned(m, map[string]*graph.Tensor{"prefix": noise("p3", 1, 5, width)}),
 				tuned(m, map[string]*graph.Tensor{"keys": k1, "values": v1}),
 				tuned(m, map[string]*graph.Tensor{"keys": k2, "values": v2}),
+				unplaced(m, k1, v1),
 			}
 			if m.Images.Refused == nil {
+				inner := int64(m.Images.Width())
 				prompts = append(prompts,
 					tuned(m, map[string]*graph.Tensor{"visual": noise("s1", 1, 1, 3, inner)}),
 					tuned(m, map[string]*graph.Tensor{"visual": noise("s2", 1, 1, 3, inner)}),
@@ -238,6 +274,10 @@ func TestRequestsThatCannotBe(t *testing.T) {
 	with := func(name string, t *graph.Tensor) *prompt.Prompt {
 		return tuned(m, map[string]*graph.Tensor{name: t})
 	}
+	l := mapped.selfLayers(mapped.Decoder)
+	pairs := []int64{int64(len(l)), int64(l[0].Heads), 2, int64(l[0].HeadWidth)}
+	nowhere := tuned(mapped, map[string]*graph.Tensor{"keys": noise("k", 1, pairs...), "values": noise("v", 1, pairs...)})
+	nowhere.Card.Unplaced = true
 	long := strings.TrimSpace(strings.Repeat("w30 ", 31))
 	for name, c := range map[string]struct {
 		m    *Model
@@ -245,20 +285,21 @@ func TestRequestsThatCannotBe(t *testing.T) {
 		kind errs.Kind
 		says string
 	}{
-		"no image":                       {m, Request{}, errs.Invalid, "the request has none"},
-		"a prompt of another bundle":     {m, Request{Image: img, Prompt: other}, errs.Conflict, "tuned on bundle"},
-		"a prompt of classes":            {m, Request{Image: img, Prompt: classes}, errs.Invalid, "kind classifier"},
-		"a prefix of another width":      {m, Request{Image: img, Prompt: with("prefix", noise("p", 1, 2, 31))}, errs.Invalid, "takes [P,32]"},
-		"more visual layers than blocks": {m, Request{Image: img, Prompt: with("visual", noise("p", 1, 3, 2, 32))}, errs.Invalid, "takes [1 to 2,K,32]"},
-		"keys of another depth":          {m, Request{Image: img, Prompt: tuned(m, map[string]*graph.Tensor{"keys": noise("k", 1, 3, 2, 4, 16), "values": noise("v", 1, 3, 2, 4, 16)})}, errs.Invalid, "takes [2,2,P,16]"},
-		"a map where images are seen":    {m, Request{Image: img, Prompt: with("map.0.weight", noise("p", 1, 64, 32))}, errs.Invalid, "cross attention"},
-		"a map of another width":         {mapped, Request{Image: img, Prompt: tuned(mapped, map[string]*graph.Tensor{"map.0.weight": noise("p", 1, 64, 23)})}, errs.Invalid, "takes [out,24]"},
-		"a map to parts of tokens":       {mapped, Request{Image: img, Prompt: tuned(mapped, map[string]*graph.Tensor{"map.0.weight": noise("p", 1, 65, 24)})}, errs.Invalid, "no multiple of the decoder's width 32"},
-		"a prefix over all places":       {m, Request{Image: img, Prompt: with("prefix", noise("p", 1, 32, 32))}, errs.Invalid, "leaves none of the decoder's 32"},
-		"a text over all places":         {m, Request{Image: img, Text: long}, errs.Invalid, "leaves none of the decoder's 32 places"},
-		"more tokens than places":        {m, Request{Image: img, Options: o(func(o *decode.Options) { o.MaxNewTokens = 32 })}, errs.Invalid, "set max_new_tokens to 31 or less"},
-		"a prefix and keys without past": {m, Request{Image: img, Prompt: tuned(m, map[string]*graph.Tensor{"prefix": noise("p", 1, 2, 32), "keys": noise("k", 1, 2, 2, 4, 16), "values": noise("v", 1, 2, 2, 4, 16)})}, errs.Unsupported, "only where the decoder takes a past"},
-		"an option out of range":         {m, Request{Image: img, Options: o(func(o *decode.Options) { o.TopP = 2 })}, errs.Invalid, "top_p is 2"},
+		"no image":                                                  {m, Request{}, errs.Invalid, "the request has none"},
+		"a prompt of another bundle":                                {m, Request{Image: img, Prompt: other}, errs.Conflict, "tuned on bundle"},
+		"a prompt of classes":                                       {m, Request{Image: img, Prompt: classes}, errs.Invalid, "kind classifier"},
+		"a prefix of another width":                                 {m, Request{Image: img, Prompt: with("prefix", noise("p", 1, 2, 31))}, errs.Invalid, "takes [P,32]"},
+		"more visual layers than blocks":                            {m, Request{Image: img, Prompt: with("visual", noise("p", 1, 3, 2, 32))}, errs.Invalid, "takes [1 to 2,K,32]"},
+		"keys of another depth":                                     {m, Request{Image: img, Prompt: tuned(m, map[string]*graph.Tensor{"keys": noise("k", 1, 3, 2, 4, 16), "values": noise("v", 1, 3, 2, 4, 16)})}, errs.Invalid, "takes [2,2,P,16]"},
+		"a map where images are seen":                               {m, Request{Image: img, Prompt: with("map.0.weight", noise("p", 1, 64, 32))}, errs.Invalid, "cross attention"},
+		"a map of another width":                                    {mapped, Request{Image: img, Prompt: tuned(mapped, map[string]*graph.Tensor{"map.0.weight": noise("p", 1, 64, 23)})}, errs.Invalid, "takes [out,24]"},
+		"a map to parts of tokens":                                  {mapped, Request{Image: img, Prompt: tuned(mapped, map[string]*graph.Tensor{"map.0.weight": noise("p", 1, 65, 24)})}, errs.Invalid, "no multiple of the decoder's width 32"},
+		"a prefix over all places":                                  {m, Request{Image: img, Prompt: with("prefix", noise("p", 1, 32, 32))}, errs.Invalid, "leaves none of the decoder's 32"},
+		"a text over all places":                                    {m, Request{Image: img, Text: long}, errs.Invalid, "leaves none of the decoder's 32 places"},
+		"more tokens than places":                                   {m, Request{Image: img, Options: o(func(o *decode.Options) { o.MaxNewTokens = 32 })}, errs.Invalid, "set max_new_tokens to 31 or less"},
+		"a prefix and keys without past":                            {m, Request{Image: img, Prompt: tuned(m, map[string]*graph.Tensor{"prefix": noise("p", 1, 2, 32), "keys": noise("k", 1, 2, 2, 4, 16), "values": noise("v", 1, 2, 2, 4, 16)})}, errs.Unsupported, "only where the decoder takes a past"},
+		"keys and values at no place before an image that has some": {mapped, Request{Image: img, Prompt: nowhere}, errs.Unsupported, "images stand at places"},
+		"an option out of range":                                    {m, Request{Image: img, Options: o(func(o *decode.Options) { o.TopP = 2 })}, errs.Invalid, "top_p is 2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := c.m.Generate(t.Context(), []Request{{Image: img}, c.r})

@@ -57,7 +57,7 @@ func (r *rows) Next(ctx context.Context, from []int, tokens []int64) ([]float32,
 
 // whole runs the decoder on all there is of each text.
 func (r *rows) whole(ctx context.Context) ([]float32, error) {
-	v := variant{part: firstPart, prefix: r.shape.prefix, pairs: r.shape.pairs}
+	v := variant{part: firstPart, prefix: r.shape.prefix, pairs: r.shape.pairs, unplaced: r.unplaced()}
 	filled := takesPast(r.Decoder)
 	if filled {
 		v.pairs = 0 // they are its past
@@ -93,6 +93,14 @@ func (r *rows) whole(ctx context.Context) ([]float32, error) {
 		return place(out[logitsOutput], r.shape.prefix-1)
 	}
 	return place(out[logitsOutput], -1)
+}
+
+// unplaced is how many keys and values stand before the texts at no place.
+func (r *rows) unplaced() int {
+	if r.shape.unplaced {
+		return r.shape.pairs
+	}
+	return 0
 }
 
 // condition feeds what rows are steered by.
@@ -149,7 +157,7 @@ func (r *rows) look(in *feed, t *graph.DecoderTower) (err error) {
 // lookAgain feeds a step what it takes of the encoder's output, picked anew only where rows have changed hands.
 func (r *rows) lookAgain(ctx context.Context, in *feed) (err error) {
 	if r.ahead == nil && r.group.ahead != nil {
-		s, err := r.session(variant{part: aheadPart})
+		s, err := r.session(variant{part: aheadPart, unplaced: r.unplaced()})
 		if err != nil {
 			return err
 		}
@@ -206,7 +214,7 @@ func (r *rows) keep(out map[string]*graph.Tensor, tokens int) (err error) {
 
 // one runs the decoder on a token a row, behind the past.
 func (r *rows) one(ctx context.Context, tokens []int64) ([]float32, error) {
-	s, err := r.session(variant{part: stepPart})
+	s, err := r.session(variant{part: stepPart, unplaced: r.unplaced()})
 	if err != nil {
 		return nil, err
 	}

@@ -77,7 +77,7 @@ func (a *assembly) attending(p parts, r *tuning.Recipe) (err error) {
 
 // keysAndValues is a decoder with a prefix of keys and values, and the network that makes them where there is one.
 func (a *assembly) keysAndValues(p parts, r *tuning.Recipe) error {
-	g, err := p.Decoder.WithKeyValues(graph.PrefixOptions{Tokens: r.Prefix.Tokens})
+	g, err := p.Decoder.WithKeyValues(graph.PrefixOptions{Tokens: r.Prefix.Tokens, Unplaced: r.Prefix.Unplaced})
 	a.graph = g
 	if err != nil || r.Prefix.Hidden == 0 {
 		return err

@@ -27,7 +27,7 @@ func (t *Trainer) Prompt(ctx context.Context) (*prompt.Prompt, error) {
 		return nil, err
 	}
 	p := &prompt.Prompt{Tensors: map[string]*graph.Tensor{}, Card: prompt.Card{
-		Kind: prompt.Caption, Method: t.Recipe.Method, Recipe: recipe,
+		Kind: prompt.Caption, Method: t.Recipe.Method, Recipe: recipe, Unplaced: t.Recipe.Prefix.Unplaced,
 		Bundle:  prompt.BundleRef{Name: t.model.Bundle.Name, Digest: t.model.Bundle.Digest},
 		Dataset: prompt.DatasetRef{Name: t.data.Dataset, Version: t.data.Version, Split: t.data.Split},
 		Seeds:   prompt.Seeds{Split: t.data.SplitSeed, Shots: t.data.ShotsSeed, Train: t.Recipe.Seed},

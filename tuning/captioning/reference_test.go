@@ -28,12 +28,13 @@ var referenceOptimizer = tuning.Optimizer{Name: "adamw", LearningRate: 0.01, Wei
 
 // reference is a case of the reference, as the engine sees it.
 type reference struct {
-	name    string
-	method  string
-	parts   func(t *testing.T) parts
-	hidden  int
-	visual  tuning.Visual
-	renamed map[string]string // our names for the reference's parameters, where they differ
+	name     string
+	method   string
+	parts    func(t *testing.T) parts
+	hidden   int
+	unplaced bool
+	visual   tuning.Visual
+	renamed  map[string]string // our names for the reference's parameters, where they differ
 }
 
 var referenceCases = []reference{
@@ -45,6 +46,7 @@ var referenceCases = []reference{
 	}},
 	{name: "map", method: tuning.CaptionMap, parts: mappedParts(false), hidden: referenceHidden, renamed: mapNames},
 	{name: "opened", method: tuning.CaptionMap, parts: mappedParts(true), hidden: referenceHidden, renamed: mapNames},
+	{name: "unplaced", method: tuning.CaptionKeyValues, parts: attending, unplaced: true},
 	{name: "visual", method: tuning.CaptionVisual, parts: attending, visual: tuning.Visual{Tokens: referencePrefix, Depth: 2}},
 }
 
@@ -87,7 +89,7 @@ func (c reference) objective(t *testing.T, tensors map[string]*graph.Tensor) (*o
 	t.Helper()
 	p := c.parts(t)
 	r := &tuning.Recipe{
-		Name: c.name, Method: c.method, Visual: c.visual, Prefix: tuning.Prefix{Tokens: referencePrefix, Hidden: c.hidden},
+		Name: c.name, Method: c.method, Visual: c.visual, Prefix: tuning.Prefix{Tokens: referencePrefix, Hidden: c.hidden, Unplaced: c.unplaced},
 		Caption: tuning.Caption{LabelSmoothing: 0.1},
 	}
 	o, err := newObjective(p, r, ort.Options{})
@@ -117,7 +119,7 @@ func (c reference) ours(t *testing.T, tensors map[string]*graph.Tensor, kind str
 		}
 		values := floats(t, x)
 		switch {
-		case c.name == "keys":
+		case c.method == tuning.CaptionKeyValues && c.hidden == 0:
 			for _, s := range keyValues(c.parts(t).Decoder, referencePrefix) {
 				out[s.name] = make([]float32, graph.Count(s.dims))
 			}

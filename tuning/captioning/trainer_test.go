@@ -80,7 +80,7 @@ func small(t *testing.T, name string) *tuning.Recipe {
 	if r.Prefix.Tokens > 0 {
 		r.Prefix.Tokens = 3
 	}
-	if r.Method == tuning.CaptionKeyValues {
+	if r.Prefix.Hidden > 0 {
 		r.Prefix.Hidden = 8
 	}
 	if r.Visual.Tokens > 0 {
@@ -92,10 +92,10 @@ func small(t *testing.T, name string) *tuning.Recipe {
 
 // layouts are the captioners and what can be learned on each.
 var layouts = map[string][]string{
-	"vitgpt2":        {"caption-prefix", "caption-kv", "caption-visual"},
-	"vitgpt2_merged": {"caption-prefix", "caption-kv"},
-	"donut":          {"caption-prefix", "caption-kv"},
-	"blip":           {"caption-prefix", "caption-kv", "caption-visual"},
+	"vitgpt2":        {"caption-prefix", "caption-kv", "caption-kv-starter", "caption-visual"},
+	"vitgpt2_merged": {"caption-prefix", "caption-kv", "caption-kv-starter"},
+	"donut":          {"caption-prefix", "caption-kv", "caption-kv-starter"},
+	"blip":           {"caption-prefix", "caption-kv", "caption-kv-starter", "caption-visual"},
 	"clipcap":        {"caption-prefix", "caption-map", "caption-visual"},
 }
 

@@ -38,7 +38,7 @@ func TestWhatSteersGeneratorsIsLearnedInSlices(t *testing.T) {
 		kind                    prompt.Kind
 		measure                 string
 	}{
-		{"caption-prefix-starter", "captions", "captioner", 4, func(r *tuning.Recipe) { r.Schedule.Epochs, r.Batch = 2, 2 }, prompt.Caption, "cider_d"},
+		{"caption-kv-starter", "captions", "captioner", 4, func(r *tuning.Recipe) { r.Schedule.Epochs, r.Batch = 2, 2 }, prompt.Caption, "cider_d"},
 		{"textual-inversion", "concept", "painter", 0, func(r *tuning.Recipe) {
 			r.Inversion.Token, r.Inversion.Init, r.Inversion.Steps, r.Inversion.HeldOut, r.Batch = "<thing>", "cat", 3, 2, 2
 		}, prompt.Concept, "denoising_loss"},
