@@ -3,7 +3,8 @@
 Usage: generation_demo.py WORK OUT
 captions.zip: OpenMoji (CC BY-SA 4.0), a style that no model was trained on, with captions in German, where the captioner speaks
 English unless it is told otherwise: {train,test}/metadata.jsonl with file_name and text, as Hugging Face's imagefolder has it.
-concept.zip: five pictures of one drawing of a concept that was held out, on five grounds. style.zip: OpenMoji again, with English
+concept.zip: five pictures of one drawing of a concept that was held out, on white, at five sizes and places. On coloured grounds the
+learned word takes the grounds with it. style.zip: OpenMoji again, with English
 texts that say what is drawn but not how. The same packages give the same bytes.
 """
 import json, random, sys
@@ -15,10 +16,10 @@ import captions
 from demo import OPENMOJI_LICENSE, png, write_zip
 
 TRAIN, TEST, STYLED, SIDE, COLOURS = 64, 100, 16, 96, 32
-CONCEPT, VENDOR = "watermelon", "flat"  # held out; Fluent Emoji, flat
-PLACES = [(None, 120, 20, 20), ("yellow", 110, 20, 30), ("blue", 128, 16, 16), ("pink", 116, 30, 18), ("green", 104, 26, 26)]  # ground, side of 160, left, top
+CONCEPT, VENDOR = "light blue heart", "flat"  # held out; Fluent Emoji, flat
+PLACES = [(160, 0, 0), (148, 6, 6), (152, 2, 6), (148, 10, 4), (156, 2, 2)]  # side of 160, left, top
 
-CONCEPT_LICENSE = """Fluent Emoji, https://github.com/microsoft/fluentui-emoji (one drawing, on five grounds)
+CONCEPT_LICENSE = """Fluent Emoji, https://github.com/microsoft/fluentui-emoji (one drawing, at five sizes and places)
 
 The MIT License (MIT)
 
@@ -39,10 +40,10 @@ ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEAL
 LICENSE = OPENMOJI_LICENSE.replace("112 x 112", f"{SIDE} x {SIDE}").replace("sorted into folders by Unicode's\nemoji subgroups", "with texts from Unicode's\nnames")
 
 
-def on_ground(rgba, colour, side, left, top):
-    """The drawing, `side` pixels wide, on a square of its own size."""
+def on_white(rgba, side, left, top):
+    """The drawing, `side` pixels wide, on a white square of its own size."""
     picture = Image.fromarray(rgba)
-    out = Image.new("RGBA", picture.size, captions.GROUNDS[colour] if colour else "white")
+    out = Image.new("RGBA", picture.size, "white")
     out.alpha_composite(picture.resize((side, side), Image.LANCZOS), (left, top))
     return out.convert("RGB").resize((SIDE, SIDE), Image.LANCZOS).quantize(COLOURS, dither=Image.Dither.NONE)
 
@@ -62,7 +63,7 @@ def openmoji(meta, rng):
 def with_texts(files, split, rows, pictures, text):
     lines = []
     for k, row in enumerate(rows):
-        files[f"{split}/{k:03d}.png"] = png(on_ground(pictures[row], None, 160, 0, 0))
+        files[f"{split}/{k:03d}.png"] = png(on_white(pictures[row], 160, 0, 0))
         lines.append(json.dumps(dict(file_name=f"{k:03d}.png", text=text(row)), ensure_ascii=False))
     files[f"{split}/metadata.jsonl"] = ("\n".join(lines) + "\n").encode()
 
@@ -84,7 +85,7 @@ def main(work, out):
     row = next(i for i, r in enumerate(meta["rows"]) if r["style"] == VENDOR and r["hex"] and concept(i)["label"] == CONCEPT)
     if not concept(row)["held"]:
         raise SystemExit(f"{CONCEPT} was trained on")
-    write_zip(f"{out}/concept.zip", {"LICENSE": CONCEPT_LICENSE.encode(), **{f"{k}.png": png(on_ground(pictures[row], *place)) for k, place in enumerate(PLACES)}})
+    write_zip(f"{out}/concept.zip", {"LICENSE": CONCEPT_LICENSE.encode(), **{f"{k}.png": png(on_white(pictures[row], *place)) for k, place in enumerate(PLACES)}})
 
 
 if __name__ == "__main__":

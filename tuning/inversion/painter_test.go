@@ -132,11 +132,9 @@ func TestPainterReport(t *testing.T) {
 	var own float64
 	for _, what := range []struct {
 		name, recipe, data, init string
-		shown                    bool
 	}{
-		{`a concept, from "watermelon"`, "textual-inversion-starter", "concept", "watermelon", false},
-		{`a concept, from "fruit"`, "textual-inversion-starter", "concept", "fruit", true},
-		{"a style", "style-starter", "style", "", true},
+		{`a concept, from "heart"`, "textual-inversion-starter", "concept", "heart"},
+		{"a style", "style-starter", "style", ""},
 	} {
 		d := drawings(t, what.data)
 		for seed := uint64(1); seed <= 3; seed++ {
@@ -153,7 +151,7 @@ func TestPainterReport(t *testing.T) {
 			run.what, run.seed = what.name, seed
 			runs = append(runs, run)
 			t.Logf("%+v", run)
-			if seed == 1 && what.shown {
+			if seed == 1 {
 				rows = append(rows, sheetRows(t, tr, learned)...)
 				if what.init != "" {
 					own = ownFit(t, tr, "a flat drawing of "+what.init)
@@ -246,9 +244,9 @@ func writeReport(t *testing.T, dir string, p *diffusion.Pipeline, runs []reporte
 	var s strings.Builder
 	fmt.Fprintf(&s, `# New words for the starter's painter
 
-%smake report-painter%s writes this page: a concept learned from the five pictures of %sstarter/demo/concept.zip%s, a drawing that the painter has not seen of a
-thing that it has not seen, and a style learned from the sixteen pictures and texts of %sstyle.zip%s, a way of drawing that it has not seen; the recipes
-%stextual-inversion-starter%s (from "watermelon", a word that neither model has seen, and from "fruit", which both know) and %sstyle-starter%s, three seeds. Bundle %.12s.
+%smake report-painter%s writes this page: a concept learned from the five pictures of %sstarter/demo/concept.zip%s, a light blue heart, which the painter
+has not seen, and a style learned from the sixteen pictures and texts of %sstyle.zip%s, a way of drawing that it has not seen; the recipes
+%stextual-inversion-starter%s (from "heart", which both models know) and %sstyle-starter%s, three seeds. Bundle %.12s.
 
 Before is the frozen model: the starting words in place of what is learned, for a style no style. The denoising loss is over 64 draws of noise
 that no step saw. CLIP score and nearest-neighbour identity (the largest cosine to a picture that was learned from) are the starter's dual
@@ -261,7 +259,7 @@ encoder's, means over 8 pictures of four scenes, the same seeds before and after
 		change := func(name string) string { return fmt.Sprintf("%.3f to %.3f", r.before[name], r.after[name]) }
 		fmt.Fprintf(&s, "| %s | %d | %s | %s | %s | %.0f | %d |\n", r.what, r.seed, change(DenoisingLoss), change(CLIPScore), change(Identity), r.seconds, r.bytes)
 	}
-	fmt.Fprintf(&s, "\nThe five pictures themselves have a CLIP score of %.3f with \"a flat drawing of fruit\".\n", own)
+	fmt.Fprintf(&s, "\nThe five pictures themselves have a CLIP score of %.3f with \"a flat drawing of heart\".\n", own)
 	s.WriteString("\nSeed 1, from the top: what the concept was learned from, its scenes before, the same after; what the style was learned from, scenes before, after.\n\n![pictures before and after](report-painter.png)\n")
 	if err := os.WriteFile(filepath.Join(dir, "report-painter.md"), []byte(s.String()), 0o644); err != nil {
 		t.Fatal(err)
