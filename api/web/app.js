@@ -266,13 +266,13 @@ async function tune() {
     $("cancel").onclick = guard(() => postJSON(`/v1/runs/${run.id}/cancel`, {}));
     const ended = await watch(run.id);
     $("status").textContent = ended.error ? `${ended.state}: ${ended.error}` : ended.state;
+    await loadModels();
+    for (const list of ["prompt", "teller"]) choose($(list), ended.prompt);
     if (ended.metrics?.tuned) {
       $("zeroshot").textContent = ended.metrics.zero_shot ? scored(ended.metrics.zero_shot) : "says nothing";
       $("tuned").textContent = scored(ended.metrics.tuned);
       $("score").hidden = false;
     }
-    await loadModels();
-    for (const list of ["prompt", "teller"]) choose($(list), ended.prompt);
   } finally {
     $("start").disabled = false;
     $("cancel").hidden = true;
