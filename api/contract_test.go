@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -276,6 +277,9 @@ func (c *contract) answers(t *testing.T) {
 func (c *contract) generation(t *testing.T) {
 	t.Helper()
 	c.addGenerators(t)
+	for name, dir := range map[string]string{"vitgpt2": "generation/caption/testdata/vitgpt2", "sd": "generation/diffusion/testdata/sd"} {
+		c.askJSON(t, "/v1/bundles", map[string]string{"name": name, "dir": must(filepath.Abs("../" + dir))(t)}, 201, nil)
+	}
 	message := []any{map[string]any{"role": "user", "content": []any{
 		map[string]any{"type": "text", "text": "what is this?"}, map[string]any{"type": "image_url", "image_url": map[string]any{"url": dataURL(t)}},
 	}}}

@@ -16,7 +16,6 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,16 +26,19 @@ import (
 	"github.com/openai/openai-go/v3/option"
 	"github.com/openai/openai-go/v3/packages/ssestream"
 
+	"github.com/foretoken/foretoken/bundle"
 	"github.com/foretoken/foretoken/internal/fetch"
+	"github.com/foretoken/foretoken/storage"
 	"github.com/foretoken/foretoken/vision"
 )
 
-// addGenerators adds the starter's captioner, and two tiny painters with random weights; "checked" has a
-// safety checker.
+// addGenerators puts into the catalogue, without the checks of models that are added over HTTP, the starter's captioner and two
+// tiny painters with random weights; "checked" has a safety checker.
 func (s *service) addGenerators(t *testing.T) {
 	t.Helper()
 	for name, dir := range map[string]string{"teller": "starter/captioner", "painter": "generation/diffusion/testdata/sd", "checked": "generation/diffusion/testdata/inpaint"} {
-		s.post(t, "/v1/bundles", map[string]string{"name": name, "dir": must(filepath.Abs("../" + dir))(t)}, 201, nil)
+		b := must(bundle.Open("../" + dir))(t)
+		check(t, s.Catalog.PutBundle(t.Context(), storage.Bundle{Name: name, Digest: b.Digest, Dir: b.Dir, Created: time.Now()}))
 	}
 }
 
