@@ -1,7 +1,6 @@
 package graph_test
 
 import (
-	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -128,37 +127,7 @@ func TestEveryMistakeInADecodersSurgeryIsFoundOut(t *testing.T) {
 	}
 	moves := 0
 	for name, d := range map[string]*graph.DecoderTower{"keys and values are overwritten": small, "a past is taken": decoders(t)["prefix_gpt2_past_left_dy_op18"]} {
-		known := map[string]bool{} // the decoder's own
-		for _, n := range d.Graph.Nodes {
-			known[n.Outputs[0].Name] = true
-		}
-		past := errors.New("no more of this graph is checked")
-		for which, graphs := 0, 1; which < graphs; which++ {
-			for at := which % 6; ; at += 6 {
-				what := ""
-				seen, order := map[*graph.Graph]int{}, []*graph.Graph{}
-				err := d.Verify(func(g *graph.Graph, in map[string]*graph.Tensor) (map[string]*graph.Tensor, error) {
-					if _, again := seen[g]; !again && prefixed(g) {
-						seen[g], order = len(order), append(order, g)
-					}
-					graphs = max(graphs, len(order))
-					if len(order) > which+1 {
-						return nil, past
-					}
-					if k, with := seen[g]; with && k == which {
-						g, what = moved(g, known, at)
-					}
-					return interp.Run(g, in)
-				})
-				if what == "" {
-					break
-				}
-				moves++
-				if err == nil || errors.Is(err, past) {
-					t.Errorf("%s, graph %d: nothing was noticed of %s: %v", name, which, what, err)
-				}
-			}
-		}
+		moves += noticed(t, name, 6, 1, d.Graph, d.Verify, prefixed)
 	}
 	if moves < 20 {
 		t.Errorf("%d mistakes were made, at least 20 were meant", moves)

@@ -131,22 +131,33 @@ func TestEveryMistakeInTheSurgeryIsFoundOut(t *testing.T) {
 	s := tiny{sequenceFirst: true, named: true}.sized()
 	s.blocks = 2
 	tower := textTower(t, s)
-	known := map[string]bool{} // the tower's own
-	for _, n := range tower.Graph.Nodes {
+	moves := noticed(t, "context", 3, 3, tower.Graph, tower.Verify, func(g *graph.Graph) bool {
+		return g.Input("context.0") != nil && !g.Input("context.0").Shape[1].Is(0)
+	})
+	if moves < 100 {
+		t.Errorf("%d mistakes were made, at least 100 were meant", moves)
+	}
+}
+
+// noticed moves every step-th number that insertion into a tower's own graph put into each graph that verify checks and that is prompted.
+// Running it, or the check, has to fail before ahead more such graphs were run. It returns how many numbers it moved.
+func noticed(t *testing.T, name string, step, ahead int, own *graph.Graph, verify func(graph.Runner) error, prompted func(*graph.Graph) bool) (moves int) {
+	t.Helper()
+	known := map[string]bool{}
+	for _, n := range own.Nodes {
 		known[n.Outputs[0].Name] = true
 	}
 	past := errors.New("no more of this graph is checked")
-	moves := 0
 	for which, graphs := 0, 1; which < graphs; which++ {
-		for at := which % 3; ; at += 3 {
+		for at := which % step; ; at += step {
 			what := ""
 			seen, order := map[*graph.Graph]int{}, []*graph.Graph{}
-			err := tower.Verify(func(g *graph.Graph, in map[string]*graph.Tensor) (map[string]*graph.Tensor, error) {
-				if _, again := seen[g]; !again && g.Input("context.0") != nil && !g.Input("context.0").Shape[1].Is(0) {
+			err := verify(func(g *graph.Graph, in map[string]*graph.Tensor) (map[string]*graph.Tensor, error) {
+				if _, again := seen[g]; !again && prompted(g) {
 					seen[g], order = len(order), append(order, g)
 				}
 				graphs = max(graphs, len(order))
-				if len(order) > which+3 {
+				if len(order) > which+ahead {
 					return nil, past
 				}
 				if k, with := seen[g]; with && k == which {
@@ -159,13 +170,11 @@ func TestEveryMistakeInTheSurgeryIsFoundOut(t *testing.T) {
 			}
 			moves++
 			if err == nil || errors.Is(err, past) {
-				t.Errorf("graph %d: nothing was noticed of %s: %v", which, what, err)
+				t.Errorf("%s, graph %d: nothing was noticed of %s: %v", name, which, what, err)
 			}
 		}
 	}
-	if moves < 100 {
-		t.Errorf("%d mistakes were made, at least 100 were meant", moves)
-	}
+	return moves
 }
 
 // moved adds one to the at-th number that insertion put into a graph, and says which. Targets of Expand
