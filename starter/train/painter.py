@@ -1,4 +1,3 @@
-raise SystemExit("STOPPED BY THE LEAD: read /tmp/w/PAINTER_NOTE.txt before anything else; delete this line, do not train")
 """Train the painter's UNet: noise and the frozen text tower's states -> latents of a 64x64 drawing.
 
 Usage: painter.py WORK BUNDLE MINUTES [PAINTER]
