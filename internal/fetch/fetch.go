@@ -29,7 +29,8 @@ type Config struct {
 	// Networks may be reached though they are not of the public internet: 10.1.0.0/16, or one address.
 	Networks []string
 	Bytes    int64          // most of a file: default 64 MiB
-	Time     time.Duration  // of a whole fetch: default 10 s
+	Time     time.Duration  // of a whole fetch, with its wait for others: default 10 s
+	Parallel int            // fetches at once, for which others wait: default 8
 	Roots    *x509.CertPool // of hosts' certificates; nil for the system's
 	Resolver *net.Resolver  // of hosts' names; nil for the system's
 }
@@ -43,6 +44,7 @@ type Fetcher struct {
 	networks  []netip.Prefix
 	bytes     int64
 	time      time.Duration
+	turns     chan struct{} // has one for each fetch under way
 	transport *http.Transport
 }
 
@@ -55,6 +57,10 @@ func New(c Config) (*Fetcher, error) {
 	if f.time == 0 {
 		f.time = 10 * time.Second
 	}
+	if c.Parallel == 0 {
+		c.Parallel = 8
+	}
+	f.turns = make(chan struct{}, c.Parallel)
 	for _, h := range c.Hosts {
 		p, err := parsePattern(h)
 		if err != nil {
@@ -91,6 +97,12 @@ func (f *Fetcher) Get(ctx context.Context, address string) ([]byte, error) {
 	u, err := url.Parse(address)
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "the address begins %.40q and is none that can be read: give https://HOST/PATH", address)
+	}
+	select {
+	case f.turns <- struct{}{}:
+		defer func() { <-f.turns }()
+	case <-ctx.Done():
+		return nil, f.problem(ctx, u, ctx.Err())
 	}
 	for range maxRedirects + 1 {
 		file, next, err := f.ask(ctx, u)

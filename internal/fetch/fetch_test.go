@@ -355,6 +355,44 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// TestFetchesWait: no more are under way than may be, and one that waits in vain says so.
+func TestFetchesWait(t *testing.T) {
+	var under, most atomic.Int32
+	release := make(chan struct{})
+	server, address := host(t, func(w http.ResponseWriter, r *http.Request) {
+		now := under.Add(1)
+		defer under.Add(-1)
+		for seen := most.Load(); now > seen && !most.CompareAndSwap(seen, now); seen = most.Load() {
+		}
+		<-release
+	})
+	f := fetcher(t, server, Config{Hosts: []string{address}, Networks: []string{"127.0.0.1"}, Parallel: 2})
+	failed := make(chan error)
+	for range 6 {
+		go func() {
+			_, err := f.Get(t.Context(), address)
+			failed <- err
+		}()
+	}
+	for under.Load() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := f.Get(ctx, address); !errors.Is(err, context.Canceled) {
+		t.Errorf("who hung up while waiting is told %v", err)
+	}
+	close(release)
+	for range 6 {
+		if err := <-failed; err != nil {
+			t.Error(err)
+		}
+	}
+	if most.Load() != 2 {
+		t.Errorf("%d fetches at once, want 2", most.Load())
+	}
+}
+
 // TestCertificatesAreChecked asks a host whose certificate nobody vouches for.
 func TestCertificatesAreChecked(t *testing.T) {
 	_, address := host(t, http.NotFound)

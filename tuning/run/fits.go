@@ -3,6 +3,7 @@ package run
 import (
 	"slices"
 
+	"github.com/foretoken/foretoken/bundle"
 	"github.com/foretoken/foretoken/dataset"
 	"github.com/foretoken/foretoken/internal/errs"
 	"github.com/foretoken/foretoken/tuning"
@@ -14,6 +15,21 @@ func (sp *Spec) selection(v *dataset.Version) dataset.Selection {
 		return v.FewShot(sp.Shots, sp.Seed)
 	}
 	return v.All()
+}
+
+// suits refuses a bundle that the recipe's method tunes nothing of.
+func (sp *Spec) suits(kind bundle.Kind) error {
+	needed := bundle.DualEncoder
+	switch r := sp.Recipe; {
+	case r.Captions():
+		needed = bundle.Captioner
+	case r.Inverts():
+		needed = bundle.Diffusion
+	}
+	if kind == needed {
+		return nil
+	}
+	return errs.New(errs.Invalid, "recipe %q tunes a bundle of kind %s, and %q is of kind %s: take another bundle, or another recipe", sp.Recipe.Name, needed, sp.Bundle, kind)
 }
 
 // fits refuses a version that lacks what the recipe's method learns from, or is scored on.

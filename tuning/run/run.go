@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/foretoken/foretoken/bundle"
 	"github.com/foretoken/foretoken/dataset"
 	"github.com/foretoken/foretoken/internal/errs"
 	"github.com/foretoken/foretoken/internal/jobs"
@@ -88,14 +89,22 @@ func checkName(name string) error {
 	return errs.New(errs.Invalid, "prompt name %.120q: must be 1 to 100 letters, digits, dots, dashes or underscores", name)
 }
 
-// Create checks a spec against its data set, resolves its version and name, and enqueues the run.
+// Create checks a spec against its bundle and its data set, resolves its version and name, and enqueues the run.
 func (s *Service) Create(ctx context.Context, spec Spec) (storage.Run, error) {
 	var none storage.Run
 	row, err := s.Catalog.Version(ctx, spec.Dataset, spec.Version)
 	if err != nil {
 		return none, err
 	}
-	if _, err := s.Catalog.Bundle(ctx, spec.Bundle); err != nil {
+	model, err := s.Catalog.Bundle(ctx, spec.Bundle)
+	if err != nil {
+		return none, err
+	}
+	kind, err := bundle.KindOf(model.Dir)
+	if err != nil {
+		return none, err
+	}
+	if err := spec.suits(kind); err != nil {
 		return none, err
 	}
 	if spec.Shots < 0 {

@@ -270,32 +270,44 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestDataSetsThatARecipeCantLearnFrom are refused when a run is created, not when a worker comes to it.
-func TestDataSetsThatARecipeCantLearnFrom(t *testing.T) {
+// TestWhatARecipeCantLearnFromOrTune: data sets and bundles are refused when a run is created, not when a worker comes to it.
+func TestWhatARecipeCantLearnFromOrTune(t *testing.T) {
 	s := newService(t)
 	upload(t, s, "captions")
 	upload(t, s, "concept")
+	for _, name := range []string{"captioner", "painter"} {
+		b, err := bundle.Open("../../starter/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Catalog.PutBundle(t.Context(), storage.Bundle{Name: name, Digest: b.Digest, Dir: b.Dir, Created: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, c := range map[string]struct {
-		recipe, dataset string
-		holdOut         bool
-		words           string // of the refusal; "" where it is accepted
+		recipe, bundle, dataset string
+		holdOut                 bool
+		words                   string // of the refusal; "" where it is accepted
 	}{
-		"classes of captions":    {"coop", "captions", false, `recipe "coop" learns to tell classes apart, and data set "captions" (captions) has 0, must be at least 2`},
-		"zero-shot of captions":  {"zero-shot", "captions", false, "has 0, must be at least 2"},
-		"classes of pictures":    {"maple", "concept", false, "(pictures) has 0"},
-		"captions of classes":    {"caption-prefix", "openmoji", false, `learns from captions or answers, and of image "train/`},
-		"captions of pictures":   {"caption-prefix", "concept", false, "(pictures) there are none"},
-		"captions of captions":   {"caption-prefix", "captions", false, ""},
-		"a word of classes":      {"textual-inversion", "openmoji", false, ""},
-		"a word of pictures":     {"textual-inversion", "concept", false, ""},
-		"classes, some held out": {"coop", "openmoji", true, ""},
+		"classes of captions":    {"coop", "starter", "captions", false, `recipe "coop" learns to tell classes apart, and data set "captions" (captions) has 0, must be at least 2`},
+		"zero-shot of captions":  {"zero-shot", "starter", "captions", false, "has 0, must be at least 2"},
+		"classes of pictures":    {"maple", "starter", "concept", false, "(pictures) has 0"},
+		"captions of classes":    {"caption-prefix", "captioner", "openmoji", false, `learns from captions or answers, and of image "train/`},
+		"captions of pictures":   {"caption-prefix", "captioner", "concept", false, "(pictures) there are none"},
+		"captions of captions":   {"caption-prefix", "captioner", "captions", false, ""},
+		"a word of classes":      {"textual-inversion", "painter", "openmoji", false, ""},
+		"a word of pictures":     {"textual-inversion", "painter", "concept", false, ""},
+		"a captioner's classes":  {"coop", "captioner", "openmoji", false, `recipe "coop" tunes a bundle of kind dual-encoder, and "captioner" is of kind captioner`},
+		"an encoder's captions":  {"caption-kv", "starter", "captions", false, `tunes a bundle of kind captioner, and "starter" is of kind dual-encoder`},
+		"an encoder's word":      {"style", "starter", "concept", false, `tunes a bundle of kind diffusion, and "starter"`},
+		"classes, some held out": {"coop", "starter", "openmoji", true, ""},
 	} {
 		sp := spec(t, "coop", 1)
 		recipe, err := tuning.BuiltIn(c.recipe)
 		if err != nil {
 			t.Fatal(err)
 		}
-		sp.Recipe, sp.Dataset, sp.HoldOut = recipe, c.dataset, c.holdOut
+		sp.Recipe, sp.Bundle, sp.Dataset, sp.HoldOut = recipe, c.bundle, c.dataset, c.holdOut
 		_, err = s.Create(t.Context(), sp)
 		if c.words == "" && err != nil || c.words != "" && (errs.Of(err) != errs.Invalid || !strings.Contains(err.Error(), c.words)) {
 			t.Errorf("%s: %v, want %q", name, err, c.words)
