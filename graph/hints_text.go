@@ -95,7 +95,7 @@ func (t *TextTower) embeddingNamed(name string, ids *Value) (lookUp, error) {
 	if n == nil || n.Op != "Gather" || !isTable(n.Inputs[0]) {
 		return lookUp{}, errs.New(errs.Invalid, "embedding is said to be %q, in the graph that is no look-up in a table but made by %s", name, made(from))
 	}
-	input := t.spelled(n.Inputs[1])
+	input := spelled(n.Inputs[1])
 	if input == nil && ids != nil && reached(t.Graph, ids)[n.Inputs[1]] {
 		input = ids
 	}

@@ -143,13 +143,12 @@ func (t *DecoderTower) view() *Graph {
 // findTable finds the look-up of token ids in the longest table. Where an encoder's ids are
 // looked up in the same one, the decoder's are as many as the logits, or come last.
 func (t *DecoderTower) findTable(view *Graph) error {
-	text := &TextTower{Graph: view}
 	rows, matched := int64(0), false
 	for _, n := range view.Nodes {
 		if n.Op != "Gather" || !isTable(n.Inputs[0]) || len(n.Outputs[0].Shape) != 3 {
 			continue
 		}
-		ids := text.spelled(n.Inputs[1])
+		ids := spelled(n.Inputs[1])
 		if ids == nil {
 			continue
 		}
@@ -217,7 +216,8 @@ func longestText(g *Graph, embedding, block, table *Value, width int) int {
 }
 
 // places is how many positions the table upstream of v has: its rows, less those that the
-// index starts behind. The token table, where token types are looked up as well, has none.
+// index starts behind. The token table, where token types are looked up as well, has none, and neither has
+// one that every place looks up the same row of, or as few rows as token types have by an input's elements.
 func places(v, tokens *Value, width, depth int) int {
 	if v == nil || v == tokens || depth > 16 {
 		return 0
@@ -227,11 +227,53 @@ func places(v, tokens *Value, width, depth int) int {
 	case n != nil && n.Op == "Gather" && n.Inputs[0] == tokens:
 		return 0
 	case n != nil && n.Op == "Gather" && isTable(n.Inputs[0]):
-		return max(0, tableRows(n.Inputs[0], width, depth)-int(firstPlace(n.Inputs[1], 0)))
+		rows := tableRows(n.Inputs[0], width, depth)
+		if !variesByPlace(n.Inputs[1], map[*Value]bool{}) || rows <= mostSegments && spelled(n.Inputs[1]) != nil {
+			return 0
+		}
+		return max(0, rows-int(firstPlace(n.Inputs[1], 0)))
 	case n == nil:
 		return tableRows(v, width, depth)
 	}
 	return places(n.Input(0), tokens, width, depth+1)
+}
+
+// variesByPlace says whether the integers of an index may differ from place to place, as those do that count
+// them. Token types that are no input are one row for all.
+func variesByPlace(index *Value, known map[*Value]bool) bool {
+	if index == nil {
+		return false
+	}
+	varies, seen := known[index]
+	if seen {
+		return varies
+	}
+	n := index.Def
+	switch {
+	case index.Const != nil:
+		at, err := integersOf(index.Const)
+		varies = err != nil || len(at) > 0 && slices.Min(at) != slices.Max(at)
+	case n == nil:
+		varies = true
+	case n.Op == "ConstantOfShape" || n.Op == "Shape" || n.Op == "Mul" && slices.ContainsFunc(n.Inputs, isZero):
+	case onlyCopies[n.Op] || slices.Contains([]string{"Expand", "Slice", "Gather", "Unsqueeze", "Squeeze"}, n.Op):
+		varies = variesByPlace(n.Inputs[0], known)
+	case broadcasts[n.Op]:
+		varies = slices.ContainsFunc(n.Inputs, func(v *Value) bool { return variesByPlace(v, known) })
+	default:
+		varies = true
+	}
+	known[index] = varies
+	return varies
+}
+
+// isZero says whether v is a constant of integers that are all 0.
+func isZero(v *Value) bool {
+	if v.Const == nil || v.Type.IsFloat() {
+		return false
+	}
+	at, err := integersOf(v.Const)
+	return err == nil && len(at) > 0 && slices.Min(at) == 0 && slices.Max(at) == 0
 }
 
 // firstPlace is the row that the first token's position is looked up in, 0 where nothing

@@ -170,7 +170,7 @@ func (t *TextTower) lookUps() []lookUp {
 		if n.Op != "Gather" || !isTable(n.Inputs[0]) || len(n.Outputs[0].Shape) != 3 {
 			continue
 		}
-		input := t.spelled(n.Inputs[1])
+		input := spelled(n.Inputs[1])
 		if rows, ok := n.Inputs[0].Shape[0].Int(); ok && input != nil {
 			out = append(out, lookUp{n, n.Outputs[0], input, int(rows)})
 		}
@@ -251,7 +251,7 @@ func becomesAngles(g *Graph, input *Value) bool {
 
 // spelled returns the integer input [batch,sequence] whose elements v holds, only
 // rearranged; nil when there is none.
-func (t *TextTower) spelled(v *Value) *Value {
+func spelled(v *Value) *Value {
 	for v.Def != nil && slices.Contains([]string{"Cast", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten", "Clip"}, v.Def.Op) {
 		v = v.Def.Inputs[0]
 	}

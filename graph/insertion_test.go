@@ -165,6 +165,25 @@ func TestPoolingIsRead(t *testing.T) {
 	}
 }
 
+// TestTokenTypesAreNoPositions: the row of a token type is added to all tokens, which says nothing of how long a text may be.
+func TestTokenTypesAreNoPositions(t *testing.T) {
+	for _, types := range []string{"expanded", "filled", "multiplied", "buffered", "input"} {
+		s := plain
+		s.types = types
+		g, err := s.text()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tower, err := graph.FindTextTower(g, "text_embeds")
+		if err != nil {
+			t.Fatalf("%s: %v", types, err)
+		}
+		if tower.Window != 0 {
+			t.Errorf("%s: a text may have %d tokens at most", types, tower.Window)
+		}
+	}
+}
+
 // TestContextPutInEqualsContextBuiltIn does the same for a causal text transformer, with context
 // at several places.
 func TestContextPutInEqualsContextBuiltIn(t *testing.T) {

@@ -26,6 +26,7 @@ type tiny struct {
 	pool      string // "slice", "split", "mean", "sum", "reciprocal", "patches", "flatten", "all", "tokens"
 	sees      bool   // all tokens of a text see each other
 	rotary    string // "halves", "pairs", "class": how positions turn queries and keys
+	types     string // "expanded", "filled", "multiplied", "buffered", "input": a text has the row of its token types in place of positions
 }
 
 // learned are prompts or context that the model is built with from the start, with the same
@@ -421,6 +422,9 @@ func (s tiny) text() (*graph.Graph, error) {
 		x := b.put(b.Op("Gather", nil, b.weight(11, b.width), ids), 0)
 		n := b.Op("Shape", graph.Attrs{"start": int64(1), "end": int64(2)}, ids)
 		positions := b.Op("Slice", nil, b.weight(b.tokens, b.width), b.Ints(0), n, b.Ints(0))
+		if b.types != "" {
+			positions = b.Op("Gather", nil, b.weight(2, b.width), b.typesOf(ids, n))
+		}
 		mask := b.causal(n)
 		if b.sees {
 			mask = nil
@@ -431,6 +435,22 @@ func (s tiny) text() (*graph.Graph, error) {
 		chosen := b.Op("Cast", graph.Attrs{"to": int64(graph.Float)}, b.Op("Unsqueeze", nil, one, b.Ints(2)))
 		b.Output("text_embeds", b.MatMul(b.Sum(b.Mul(b.norm(x), chosen), false, 1), b.weight(b.width, 5)))
 	})
+}
+
+// typesOf are the token types of a text [B,S], all 0 unless they are an input.
+func (b *builder) typesOf(ids, n *graph.Value) *graph.Value {
+	zero := b.Const(graph.NewTensor([]int64{0}))
+	switch b.types {
+	case "expanded":
+		return b.Op("Expand", nil, zero, b.Op("Shape", nil, ids))
+	case "filled":
+		return b.Op("ConstantOfShape", graph.Attrs{"value": graph.NewTensor([]int64{0}, 1)}, b.Op("Shape", nil, ids))
+	case "multiplied":
+		return b.Op("Mul", nil, ids, zero)
+	case "buffered":
+		return b.Op("Expand", nil, b.Op("Slice", nil, b.Const(graph.NewTensor(make([]int64, 32), 1, 32)), b.Ints(0), n, b.Ints(1)), b.Op("Shape", nil, ids))
+	}
+	return b.Input("token_type_ids", graph.Int64, ids.Shape)
 }
 
 // causal is zero on and below the diagonal and very low above it: [n,n].

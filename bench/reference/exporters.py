@@ -647,6 +647,8 @@ def sentence_encoder(cases=(), masked=True, fixed=False, attention="sdpa", which
         m = t.AlbertModel(t.AlbertConfig(**common, embedding_size=16), add_pooling_layer=False)
     elif which == "modernbert":  # turned by places, some blocks see a window of neighbours
         m = t.ModernBertModel(t.ModernBertConfig(**common, pad_token_id=0, eos_token_id=2, bos_token_id=1, cls_token_id=1, sep_token_id=2, local_attention=6, global_attn_every_n_layers=2))
+    elif which == "nomic":  # turned by places, and the row of one token type is added to all
+        m = t.NomicBertModel(t.NomicBertConfig(**common, pad_token_id=0), add_pooling_layer=False)
     elif which == "roberta":  # positions count the tokens that are no padding
         m = t.RobertaModel(t.RobertaConfig(**common, pad_token_id=0), add_pooling_layer=False)
     else:  # a causal decoder that pools its last token
@@ -894,6 +896,7 @@ MODELS = {  # name -> (build, [(exporter, opset), ...])
     "context_mpnet": (lambda: sentence_encoder(averaged(), which="mpnet"), [(TS, 17), (DY, 18)]),
     "context_albert": (lambda: sentence_encoder([c for c in averaged() if c.get("depth", 1) == 1], which="albert"), [(TS, 17), (DY, 18)]),
     "context_modernbert": (lambda: sentence_encoder(averaged(), which="modernbert"), [(TS, 17), (DY, 18)]),
+    "context_nomic": (lambda: sentence_encoder(averaged(), which="nomic"), [(TS, 17), (DY, 18)]),
     "context_coca_text": (lambda: coca_text(places(text_ids(0, 16))[:3]), [(TS, 17), (DY, 18)]),
     "context_t5": (lambda: sentence_encoder(averaged(), which="t5"), [(TS, 17), (DY, 18)]),
     "context_llama_positions": (lambda: sentence_encoder(averaged()[:5], which="llama", positions=True), [(DY, 18), (DY, 23)]),
