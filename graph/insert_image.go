@@ -195,10 +195,15 @@ func (t *ImageTower) findBlocks(all []segment, h ImageHints) (err error) {
 			}
 		}
 	}
-	if err == nil && len(t.Blocks) == 0 {
-		return unpromptable("no transformer block (a softmax with a residual around it) lies between %q and %q", t.Pixels.Name, t.Output.Name)
+	if err != nil || len(t.Blocks) > 0 {
+		return err
 	}
-	return err
+	for _, s := range all {
+		if i := slices.IndexFunc(s.nodes, func(n *Node) bool { return n.Op == "Softmax" }); i >= 0 {
+			return unpromptable("no transformer block (a softmax with a residual around it) is the only way from %q to %q, and node %q (Softmax) is in none", t.Pixels.Name, t.Output.Name, s.nodes[i].Name)
+		}
+	}
+	return unpromptable("no transformer block (a softmax with a residual around it) lies between %q and %q", t.Pixels.Name, t.Output.Name)
 }
 
 // findLast finds the first cut of tokens behind the last block's attention.
