@@ -157,3 +157,28 @@ func TestASizeInFloatsIsMadeOfAllOperands(t *testing.T) {
 		}
 	}
 }
+
+// TestCountsInDoublesAndFromTheEndAreFollowed: a range of doubles has as many elements as its bounds say, and as many
+// of the last places as there are is all of them.
+func TestCountsInDoublesAndFromTheEndAreFollowed(t *testing.T) {
+	g := &graph.Graph{Opset: map[string]int64{"": 20}}
+	err := g.Build(func(b *graph.Builder) {
+		x := b.Input("x", graph.Float, graph.Shape{graph.Sym("n"), graph.Known(4)})
+		size := func(axis int64) *graph.Value {
+			return b.Op("Shape", graph.Attrs{"start": axis, "end": axis + 1}, x)
+		}
+		double := func(v float64) *graph.Value { return b.Const(graph.NewTensor([]float64{v})) }
+		side := b.Op("Cast", graph.Attrs{"to": int64(graph.Double)}, b.Op("Squeeze", nil, size(1), b.Ints(0)))
+		b.Output("range", b.Op("Range", nil, double(0), side, double(1)))
+		b.Output("last", b.Op("Slice", nil, x, b.Op("Neg", nil, size(0)), b.Ints(1<<62), b.Ints(0)))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := g.Output("range").Shape; !s.Equal(graph.Shape{graph.Known(4)}) {
+		t.Errorf("a range from 0 to 4 has shape %s", s)
+	}
+	if s := g.Output("last").Shape; !s.Equal(graph.Shape{graph.Sym("n"), graph.Known(4)}) {
+		t.Errorf("the last n of n rows have shape %s", s)
+	}
+}

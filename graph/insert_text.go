@@ -252,13 +252,22 @@ func becomesAngles(g *Graph, input *Value) bool {
 // spelled returns the integer input [batch,sequence] whose elements v holds, only
 // rearranged; nil when there is none.
 func spelled(v *Value) *Value {
-	for v.Def != nil && slices.Contains([]string{"Cast", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten", "Clip"}, v.Def.Op) {
+	for v.Def != nil && (slices.Contains([]string{"Cast", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten", "Clip"}, v.Def.Op) || takesAll(v.Def)) {
 		v = v.Def.Inputs[0]
 	}
 	if v.Def != nil || v.IsConst() || v.Type.IsFloat() || len(v.Shape) != 2 {
 		return nil
 	}
 	return v
+}
+
+// takesAll says whether n is a Slice that leaves its operand as it is.
+func takesAll(n *Node) bool {
+	if n.Op != "Slice" || !n.Outputs[0].Shape.Equal(n.Inputs[0].Shape) {
+		return false
+	}
+	steps, ok := newInference(nil).ints(n.Input(4))
+	return n.Input(4) == nil || ok && !slices.ContainsFunc(steps, func(d Dim) bool { return !d.Is(1) })
 }
 
 // isTable says whether v is a constant of two axes, perhaps cast to another type.

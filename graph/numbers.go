@@ -19,8 +19,11 @@ func (in *inference) number(v *Value) (float64, bool) {
 		if v.Const.Len() != 1 {
 			return 0, false
 		}
-		f, err := Float32s(v.Const)
-		return float64(firstOr(f)), err == nil && len(f) == 1
+		a, err := ArrayOf(v.Const)
+		if err != nil || len(a.Data) != 1 {
+			return 0, false
+		}
+		return a.Data[0], true
 	}
 	x, ok := in.numbers[v]
 	return x, ok

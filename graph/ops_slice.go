@@ -49,6 +49,9 @@ func (c *ctx) windows() ([]window, bool) {
 func bound(b, extent Dim) Dim {
 	n, ok := b.Int()
 	if !ok {
+		if sum, known := extent.Add(b).Int(); known && sum <= 0 { // counted from the end, to the front or beyond
+			return Known(0)
+		}
 		return b
 	}
 	e, okE := extent.Int()
