@@ -6,10 +6,10 @@ import (
 )
 
 // findTrims says whether what follows a text's end changes nothing: later tokens are hidden
-// from earlier ones, by a mask that is an input or by one that every block has, and the output is
-// of a token that the ids or the mask point at, or a mean that the mask weighs.
+// from earlier ones, by a mask that is an input or by one that every block has, and by nothing are neighbours
+// mixed; and the output is of a token that the ids or the mask point at, or a mean that the mask weighs.
 func (t *TextTower) findTrims() bool {
-	if t.end == nil || t.Mask == nil && (!t.causal() || t.averages()) {
+	if t.end == nil || t.Mask == nil && (!t.causal() || t.averages()) || t.mixesNeighbours() {
 		return false
 	}
 	length := t.IDs.Shape[1]
@@ -31,6 +31,24 @@ func (t *TextTower) findTrims() bool {
 		}
 	}
 	return !countsTokens(t.Output, length)
+}
+
+// mixesNeighbours says whether tokens are made of those next to them, past all masks: by a convolution along the text, or
+// as copies of it that are moved by a place, with padding in the place of what has been cut off.
+func (t *TextTower) mixesNeighbours() bool {
+	length, on := t.IDs.Shape[1], activeValues(t.Graph, t.Graph.Outputs, []*Value{t.Embedding})
+	return slices.ContainsFunc(t.Graph.Nodes, func(n *Node) bool {
+		x := n.Input(0)
+		if n.Op != "Conv" && n.Op != "Pad" || !on[x] {
+			return false
+		}
+		for axis, extent := range n.Outputs[0].Shape {
+			if extent.Equal(length) && (n.Op == "Pad" && !x.Shape[axis].Equal(length) || n.Op == "Conv" && axis > 1 && !n.Inputs[1].Shape[axis].Is(1)) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // countsTokens says whether an axis of v is as long as the text.

@@ -184,6 +184,46 @@ func TestTokenTypesAreNoPositions(t *testing.T) {
 	}
 }
 
+// TestNeighboursSeeEachOtherPastMasks: where tokens are mixed with those next to them, padding behind a text changes it, so that
+// it may not be trimmed; and a mask says nothing of an output that is always the last token's.
+func TestNeighboursSeeEachOtherPastMasks(t *testing.T) {
+	for how, trims := range map[string]bool{"": true, "convolved": false, "moved": false, "last": false} {
+		g, err := plain.build(func(b *builder) {
+			ids := b.Input("input_ids", graph.Int64, graph.Shape{b.dim(), graph.Sym("sequence")})
+			x := b.Op("Gather", nil, b.weight(11, b.width), ids)
+			switch how {
+			case "convolved":
+				x = b.Op("Conv", graph.Attrs{"pads": []int64{1, 1}}, b.Op("Transpose", graph.Attrs{"perm": []int64{0, 2, 1}}, x), b.weight(b.width, b.width, 3))
+				x = b.Op("Transpose", graph.Attrs{"perm": []int64{0, 2, 1}}, x)
+			case "moved":
+				next := b.Op("Slice", nil, x, b.Ints(1), b.Ints(1<<40), b.Ints(1))
+				x = b.Add(x, b.Op("Pad", nil, next, b.Ints(0, 0, 0, 0, 1, 0)))
+			}
+			mask := b.Op("Unsqueeze", nil, b.Op("Cast", graph.Attrs{"to": int64(graph.Float)}, b.Input("attention_mask", graph.Int64, ids.Shape)), b.Ints(2))
+			x = b.Mul(b.blocksOf(x, nil), mask)
+			if how == "last" {
+				b.Output("text_embeds", b.Op("Gather", graph.Attrs{"axis": int64(1)}, x, b.Const(graph.NewTensor([]int64{-1}))))
+				return
+			}
+			b.Output("text_embeds", b.Sum(x, false, 1))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tower, err := graph.FindTextTower(g, "text_embeds")
+		switch {
+		case how == "last":
+			if errs.Of(err) != errs.Unsupported || !strings.Contains(err.Error(), `padded in front`) {
+				t.Errorf("a tower whose output is the last token's, hidden or not: %v", err)
+			}
+		case err != nil:
+			t.Fatalf("%q: %v", how, err)
+		case tower.Trims != trims:
+			t.Errorf("%q: texts may be trimmed: %v", how, tower.Trims)
+		}
+	}
+}
+
 // TestContextPutInEqualsContextBuiltIn does the same for a causal text transformer, with context
 // at several places.
 func TestContextPutInEqualsContextBuiltIn(t *testing.T) {

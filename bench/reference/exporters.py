@@ -523,6 +523,14 @@ def blocks_of(m):
     raise AttributeError(f"no blocks in {type(m).__name__}: {[n for n, _ in m.named_children()]}")
 
 
+def aimv2_vision():
+    """AIMv2's native variant works its positions out, in doubles, from the image's size."""
+    import transformers as t
+    torch.manual_seed(0)
+    m = t.Aimv2VisionModel(t.Aimv2VisionConfig(hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=LAYERS, num_attention_heads=HEADS, image_size=SIDE, patch_size=PATCH, is_native=True))
+    return Vision(one((m, lambda m, x: m(pixel_values=x).pooler_output)), m.embeddings, m.encoder.layers, 0, out="pooler_output")
+
+
 def openclip(kind, cases=(), **more):
     import open_clip.model as oc
     torch.backends.mha.set_fastpath_enabled(False)
@@ -647,6 +655,10 @@ def sentence_encoder(cases=(), masked=True, fixed=False, attention="sdpa", which
         m = t.AlbertModel(t.AlbertConfig(**common, embedding_size=16), add_pooling_layer=False)
     elif which == "modernbert":  # turned by places, some blocks see a window of neighbours
         m = t.ModernBertModel(t.ModernBertConfig(**common, pad_token_id=0, eos_token_id=2, bos_token_id=1, cls_token_id=1, sep_token_id=2, local_attention=6, global_attn_every_n_layers=2))
+    elif which == "xlm":  # cuts the last places out of a text, as many as it has
+        m = t.XLMModel(t.XLMConfig(vocab_size=200, emb_dim=WIDTH, n_layers=2, n_heads=HEADS, max_position_embeddings=32, pad_index=0, attn_implementation="eager"))
+    elif which == "convbert":  # half of its heads are convolutions along the text
+        m = t.ConvBertModel(t.ConvBertConfig(**{k: v for k, v in common.items() if k != "attn_implementation"}, embedding_size=WIDTH, head_ratio=2, conv_kernel_size=3))
     elif which == "nomic":  # turned by places, and the row of one token type is added to all
         m = t.NomicBertModel(t.NomicBertConfig(**common, pad_token_id=0), add_pooling_layer=False)
     elif which == "roberta":  # positions count the tokens that are no padding
@@ -678,7 +690,7 @@ def sentence_encoder(cases=(), masked=True, fixed=False, attention="sdpa", which
         return (h * w).sum(1) / w.sum(1)
     table = m.encoder.embed_tokens if which == "t5" else m.get_input_embeddings()
     f = lambda m, *x: pool(encode(m, *x), *x)
-    return Text(named(m, inputs, f), table, inputs, blocks=None if which == "albert" else blocks_of(m), cases=cases, dynamic={n: {0: "batch"} for n in inputs} if fixed else None,
+    return Text(named(m, inputs, f), table, inputs, blocks=None if which in ("albert", "xlm") else blocks_of(m), cases=cases, dynamic={n: {0: "batch"} for n in inputs} if fixed else None,
                 encode=lambda *x: encode(m, *x), pool=pool, averages=not (which == "llama" or first or pad))
 
 
@@ -866,6 +878,7 @@ MODELS = {  # name -> (build, [(exporter, opset), ...])
     "ijepa": (lambda: classifier("ijepa"), [(TS, 17), (DY, 18)]),
     "beit": (lambda: classifier("beit"), [(TS, 17), (DY, 18), (DY, 23)]),
     "dinov3": (lambda: classifier("dinov3"), [(TS, 17), (DY, 18), (DY, 23)]),
+    "aimv2_vision": (aimv2_vision, [(TS, 17), (DY, 18)]),
     "openclip_vision": (lambda: openclip("vision"), [(TS, 14), (TS, 17), (TS, 20), (DY, 18), (DY, 23)]),
     "openclip_vision_pooler": (lambda: openclip("vision", attentional_pool=True, attn_pooler_queries=4, attn_pooler_heads=4), [(TS, 17), (DY, 18)]),
     "openclip_vision_average": (lambda: openclip("vision", pool_type="avg"), [(TS, 17), (DY, 18)]),
@@ -896,6 +909,8 @@ MODELS = {  # name -> (build, [(exporter, opset), ...])
     "context_mpnet": (lambda: sentence_encoder(averaged(), which="mpnet"), [(TS, 17), (DY, 18)]),
     "context_albert": (lambda: sentence_encoder([c for c in averaged() if c.get("depth", 1) == 1], which="albert"), [(TS, 17), (DY, 18)]),
     "context_modernbert": (lambda: sentence_encoder(averaged(), which="modernbert"), [(TS, 17), (DY, 18)]),
+    "context_xlm": (lambda: sentence_encoder([c for c in averaged() if c.get("depth", 1) == 1], which="xlm"), [(TS, 17), (DY, 18)]),
+    "convbert": (lambda: sentence_encoder(which="convbert"), [(TS, 17), (DY, 18)]),
     "context_nomic": (lambda: sentence_encoder(averaged(), which="nomic"), [(TS, 17), (DY, 18)]),
     "context_coca_text": (lambda: coca_text(places(text_ids(0, 16))[:3]), [(TS, 17), (DY, 18)]),
     "context_t5": (lambda: sentence_encoder(averaged(), which="t5"), [(TS, 17), (DY, 18)]),
