@@ -30,6 +30,9 @@ type ImageTower struct {
 	Pooling Pooling
 
 	last *Value // the tokens behind the last block; nil where they are nowhere the one value
+	// Where the output is tokens: their axis, and where along it prompts stand.
+	outAxis int
+	outAt   int64
 }
 
 // Pooling says how a tower makes its output of the last block's tokens.
@@ -341,7 +344,13 @@ func (t *ImageTower) try() error {
 		return err
 	}
 	if failed == nil {
-		t.Pooling = p.pooling(t.last)
+		if t.Pooling = p.pooling(t.last); t.Pooling != PoolNone {
+			return nil
+		}
+		var ok bool
+		if t.outAxis, t.outAt, ok = p.growth.soleAxis(p.g.Outputs[0]); !ok {
+			return unpromptable("the output %q of shape %s is made of tokens, and it can't be told where prompts stand among them", t.Output.Name, t.Output.Shape)
+		}
 		return nil
 	}
 	if t.last == nil {

@@ -47,6 +47,7 @@ var spellings = map[string]tiny{
 	"a mask of zeros":                            {mask: "zeros"},
 	"an expanded mask":                           {mask: "expanded"},
 	"a mask that lets all through":               {mask: "where"},
+	"a mask that is looked up":                   {mask: "gathered"},
 	"a mask of zeros, a batch as the tokens":     {mask: "zeros", batch: 6, named: true},
 	"the class token is cut out":                 {pool: "slice"},
 	"class token and patches are split":          {pool: "split"},
@@ -65,6 +66,8 @@ var spellings = map[string]tiny{
 	"rotary positions, sequence first, averaged": {rotary: "pairs", sequenceFirst: true, pool: "mean"},
 	"tokens come out":                            {pool: "tokens"},
 	"tokens come out, extents named":             {pool: "tokens", named: true, batch: 6},
+	"tokens come out but for the class token":    {pool: "rest"},
+	"but for it, extents named":                  {pool: "rest", named: true, batch: 6},
 	"a layer over all tokens":                    {pool: "all", named: true},
 	"sequence first, averaged, a mask of zeros":  {sequenceFirst: true, named: true, pool: "mean", mask: "zeros"},
 	"sequence first, split, one product, masked": {sequenceFirst: true, pool: "split", attention: "packed", mask: "where"},
@@ -157,7 +160,7 @@ func TestPromptsJoinAndLeaveAnywhere(t *testing.T) {
 func TestPoolingIsRead(t *testing.T) {
 	for pool, want := range map[string]graph.Pooling{
 		"": graph.PoolToken, "slice": graph.PoolToken, "split": graph.PoolMean, "mean": graph.PoolMean, "sum": graph.PoolMean,
-		"patches": graph.PoolMean, "flatten": graph.PoolMean, "all": graph.PoolFixed, "tokens": graph.PoolNone,
+		"patches": graph.PoolMean, "flatten": graph.PoolMean, "all": graph.PoolFixed, "tokens": graph.PoolNone, "rest": graph.PoolNone,
 	} {
 		if got := imageTower(t, tiny{pool: pool}.sized()).Pooling; got != want {
 			t.Errorf("%q: found %q, want %q", pool, got, want)

@@ -819,8 +819,8 @@ func (r *growth) isUniform(v *Value, axis, depth int) bool {
 		return of(n.Inputs[0], axis)
 	case "Concat":
 		return axis != axisOf(n, "axis", 0) && !slices.ContainsFunc(n.Inputs, func(x *Value) bool { return !of(x, axis) })
-	case "Unsqueeze", "Squeeze", "Reshape", "Flatten":
-		x := n.Inputs[0]
+	case "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Gather", "GatherND":
+		x := n.Inputs[0] // if all of it is the same, so is what is looked up in it
 		for i := range x.Shape {
 			if !of(x, i) {
 				return false

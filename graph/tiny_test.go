@@ -22,8 +22,8 @@ type tiny struct {
 	weights              *graph.Source // where weights come to lie one after the other; nil makes random ones
 	// how some parts are written; "" is the plainest
 	attention string // "packed", "gathered", "einsum", "flat", "expanded"
-	mask      string // "zeros", "expanded", "where", "batch", "relative", "causal"
-	pool      string // "slice", "split", "mean", "sum", "reciprocal", "patches", "flatten", "all", "tokens"
+	mask      string // "zeros", "expanded", "where", "gathered", "batch", "relative", "causal"
+	pool      string // "slice", "split", "mean", "sum", "reciprocal", "patches", "flatten", "all", "tokens", "rest"
 	sees      bool   // all tokens of a text see each other
 	rotary    string // "halves", "pairs", "class": how positions turn queries and keys
 	types     string // "expanded", "filled", "multiplied", "buffered", "input": a text has the row of its token types in place of positions
@@ -234,6 +234,10 @@ func (b *builder) masked(scores *graph.Value) *graph.Value {
 	case "batch":
 		wide := b.Op("Expand", nil, b.Const(graph.NewTensor([]float32{0}, 1, 1, 1, 1)), b.Op("Concat", graph.Attrs{"axis": int64(0)}, b.rows, b.Ints(1, 1, n)))
 		return b.Add(scores, wide)
+	case "gathered": // of a whole of ones, as masks are built by places
+		places := b.Const(graph.NewTensor(make([]int64, n*n), n, n))
+		seen := b.Op("Gather", nil, b.Op("Expand", nil, b.Const(graph.NewTensor([]bool{true})), b.Ints(n)), places)
+		return b.Op("Where", nil, b.Op("Unsqueeze", nil, seen, b.Ints(0, 1)), scores, b.Scalar(-1e9, scores))
 	case "where":
 		all := make([]bool, n)
 		for i := range all {
@@ -329,6 +333,8 @@ func (b *builder) pooled(x *graph.Value) *graph.Value {
 		return b.Add(b.Op("Squeeze", nil, parts[0], b.Ints(1)), b.Mean(parts[1], false, 1))
 	case "tokens":
 		return x
+	case "rest":
+		return b.cut(x, 1, 1, b.tokens)
 	case "mean":
 		return b.Mean(x, false, 1)
 	case "sum":

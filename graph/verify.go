@@ -220,15 +220,22 @@ func rotated(p *Tensor, width int) *Tensor {
 	return NewTensor(slices.Concat(x[width:], x[:width]), p.Dims...)
 }
 
-// withoutPrompts leaves the k prompts out of an output of tokens [B,N+K,D].
+// withoutPrompts leaves the k prompts out of an output of tokens.
 func (v *imageCheck) withoutPrompts(y []float32, k int) []float32 {
-	tokens := v.t.Tokens + k
-	width := len(y) / (int(v.pixels.Dims[0]) * tokens)
+	each := 1 // elements that a token has behind its axis
+	for _, d := range v.t.Output.Shape[v.t.outAxis+1:] {
+		n, fixed := d.Int()
+		if !fixed {
+			n = v.pixels.Dims[0]
+		}
+		each *= int(n)
+	}
+	tokens, _ := v.t.Output.Shape[v.t.outAxis].Int()
+	head, prompts, whole := int(v.t.outAt)*each, k*each, (int(tokens)+k)*each
 	var out []float32
-	for len(y) >= tokens*width && width > 0 {
-		c := v.t.ClassTokens * width
-		out = append(append(out, y[:c]...), y[c+k*width:tokens*width]...)
-		y = y[tokens*width:]
+	for len(y) >= whole && whole > 0 {
+		out = append(append(out, y[:head]...), y[head+prompts:whole]...)
+		y = y[whole:]
 	}
 	return out
 }
