@@ -76,9 +76,15 @@ type backward struct {
 	guarded map[*Value]bool   // values that a Where or an IsNaN reads: some of them may be no numbers
 }
 
+// seed is the gradient of an output. One of known extents, where the output's are open, is laid out by those:
+// further back they stand in products with others.
 func (b *backward) seed(y *Value, cotangents []*Value, i int) *Value {
 	if cotangents != nil {
-		return cotangents[i]
+		dy := cotangents[i]
+		if fixes(dy.Shape, y.Shape) {
+			return b.Op("Reshape", nil, dy, b.Op("Shape", nil, y))
+		}
+		return dy
 	}
 	ones := make([]int64, len(y.Shape))
 	for j := range ones {
@@ -87,6 +93,19 @@ func (b *backward) seed(y *Value, cotangents []*Value, i int) *Value {
 	one := scalar(1, y.Type)
 	one.Dims = ones
 	return b.Const(one)
+}
+
+// fixes says whether a shape differs from another only by having numbers, other than 1, for open extents.
+func fixes(s, open Shape) bool {
+	if len(s) != len(open) || s.Equal(open) {
+		return false
+	}
+	for i, d := range s {
+		if !d.Equal(open[i]) && (symbolic(d) || d.Is(1) || !symbolic(open[i])) {
+			return false
+		}
+	}
+	return true
 }
 
 // activeValues are the float values that depend on wrt and on which the outputs depend.

@@ -205,7 +205,7 @@ func (t *TextTower) findPooling(h TextHints) error {
 		t.Pooling = said
 	}
 	if t.Pooling == PoolLast && t.Mask != nil {
-		return unpromptable("the output %q is of the last token, also where the mask %q hides it: the tower needs texts padded in front, and they are padded behind their end", t.Output.Name, t.Mask.Name)
+		return unpromptable("the output %q is of the last token, also where the mask %q hides it as padding, which is put behind a text: export the tower with the token that the mask points at, or without a mask", t.Output.Name, t.Mask.Name)
 	}
 	t.Trims = t.findTrims()
 	if h.Trims != nil {

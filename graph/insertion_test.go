@@ -216,7 +216,7 @@ func TestNeighboursSeeEachOtherPastMasks(t *testing.T) {
 		tower, err := graph.FindTextTower(g, "text_embeds")
 		switch {
 		case how == "last":
-			if errs.Of(err) != errs.Unsupported || !strings.Contains(err.Error(), `padded in front`) {
+			if errs.Of(err) != errs.Unsupported || !strings.Contains(err.Error(), `hides it as padding`) {
 				t.Errorf("a tower whose output is the last token's, hidden or not: %v", err)
 			}
 		case err != nil:

@@ -104,3 +104,22 @@ func TestAnInputThatTheLossDoesNotDependOnIsAnError(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestACotangentOfAFixedBatchIsTheOutputs: a gradient given for two rows finds its way back through rows that were laid in one.
+func TestACotangentOfAFixedBatchIsTheOutputs(t *testing.T) {
+	g := &graph.Graph{Opset: map[string]int64{"": 20}}
+	err := g.Build(func(b *graph.Builder) {
+		x := b.Input("x", graph.Float, graph.Shape{graph.Sym("batch"), graph.Sym("sequence"), graph.Known(4)})
+		rows := b.Op("Exp", nil, b.Op("Reshape", nil, x, b.Ints(-1, 4)))
+		last := b.Op("Gather", graph.Attrs{"axis": int64(1)}, b.Op("Reshape", nil, rows, b.Op("Shape", nil, x)), b.Const(graph.NewTensor([]int64{-1})))
+		y := b.Output("y", last)
+		dy := b.Const(graph.NewTensor(make([]float32, 8), 2, 4))
+		b.Output("dx", b.Gradient([]*graph.Value{y}, []*graph.Value{dy}, []*graph.Value{x})[0])
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x, dx := g.Inputs[0].Shape, g.Output("dx").Shape; !dx.Equal(x) {
+		t.Errorf("the gradient has shape %s, its input %s", dx, x)
+	}
+}

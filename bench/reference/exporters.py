@@ -561,6 +561,15 @@ def coca_text(cases=()):
     return Text(named(m, ["input_ids"], lambda m, i: m(i)), m.token_embedding, {"input_ids": text_ids(0, 16)}, dynamic={"input_ids": {0: "batch"}}, blocks=m.transformer.resblocks, cases=cases)
 
 
+def openclip_siglip_text():
+    """SigLIP's text tower as open_clip has it: no mask, all tokens see each other, the last one is the embedding."""
+    from open_clip.transformer import TextTransformer
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch.manual_seed(0)
+    m = TextTransformer(context_length=16, vocab_size=200, width=32, heads=4, layers=2, output_dim=OUT, no_causal_mask=True, pool_type="last", proj_bias=True, pad_id=1)
+    return Text(named(m, ["input_ids"], lambda m, i: m(i)), m.token_embedding, {"input_ids": text_ids(199, 16)}, dynamic={"input_ids": {0: "batch"}}, blocks=m.transformer.resblocks)
+
+
 def openai_vision():
     """OpenAI's own layout: blocks as [N,B,D], packed attention weights, quick gelu."""
     class Block(nn.Module):
@@ -883,6 +892,7 @@ MODELS = {  # name -> (build, [(exporter, opset), ...])
     "openclip_vision_pooler": (lambda: openclip("vision", attentional_pool=True, attn_pooler_queries=4, attn_pooler_heads=4), [(TS, 17), (DY, 18)]),
     "openclip_vision_average": (lambda: openclip("vision", pool_type="avg"), [(TS, 17), (DY, 18)]),
     "openclip_text": (lambda: openclip("text"), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
+    "openclip_siglip_text": (openclip_siglip_text, [(TS, 17), (DY, 18)]),
     "openai_vision": (openai_vision, [(TS, 11), (TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
     "sentence_encoder": (sentence_encoder, [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
     "context_clip_text": (lambda: clip_text(cases=places), [(TS, 14), (TS, 17), (DY, 18), (DY, 23)]),
