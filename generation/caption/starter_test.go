@@ -52,8 +52,8 @@ func starterPictures(t *testing.T, m *Model, names []string) []image.Image {
 	return all
 }
 
-// TestTheStartersTextsAreThoseOfTransformers captions and asks about 50 pictures, greedily and with four beams, with a
-// cache; without one, the first ten.
+// TestTheStartersTextsAreThoseOfTransformers captions and asks about 50 pictures, greedily and with four beams, with and
+// without a cache.
 func TestTheStartersTextsAreThoseOfTransformers(t *testing.T) {
 	data, err := os.ReadFile("testdata/starter.json")
 	if err != nil {
@@ -75,11 +75,8 @@ func TestTheStartersTextsAreThoseOfTransformers(t *testing.T) {
 			if how == "beam" {
 				o.Beams = 4
 			}
-			n := len(pictures)
-			if o.NoCache = uncached; uncached {
-				n = 10
-			}
-			rs := make([]Request, n)
+			o.NoCache = uncached
+			rs := make([]Request, len(pictures))
 			for i := range rs {
 				rs[i] = Request{Image: pictures[i], Text: question, Options: &o}
 			}

@@ -3,23 +3,27 @@
 Usage: captioner.py WORK BUNDLE MINUTES [FROM]
 Reads WORK/seen*.npy (seen.py) and BUNDLE's tokenizer; writes WORK/captioner.pt, the running mean of the weights, every few
 minutes. One thread. A line is a caption, or a question with its answer, of which the answer alone is learned. With the weights
-FROM it goes on from there, at a lower rate and with more German.
+FROM it goes on from there, at a lower rate: from a file of torch.save with more German, from a captioner's folder with more questions
+to be answered by yes or no.
 """
 import glob, os, random, sys, time
 
 import numpy as np
+import onnx
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import captions
+import half
 
 VOCAB, WINDOW, WIDTH, LAYERS, HEADS = 8000, 64, 256, 3, 8
 START, END = VOCAB - 2, VOCAB - 1
 BATCH, SMOOTHING, MEMORY = 128, 0.05, 0.998
 FIRST = dict(rate=1e-3, shares=(45, 7, 10, 12, 8, 8, 10))  # of captions.LINES
 THEN = dict(rate=6e-4, shares=(42, 4, 26, 14, 5, 4, 5))
+LAST = dict(rate=8e-4, shares=(20, 2, 14, 8, 3, 3, 50))
 
 
 def build():
@@ -57,9 +61,14 @@ def main(work, bundle, minutes, start=None):
     rows = captions.trained(meta)
     views, tokenizer, model = Views(work, len(rows)), Tokenizer.from_file(f"{bundle}/tokenizer.json"), build()
     tokenizer.no_truncation()
-    phase = THEN if start else FIRST
-    if start:
+    phase = FIRST
+    if start and os.path.isdir(start):
+        phase, weights = LAST, half.stored(onnx.load(f"{start}/decoder_model_merged.onnx").graph)
+        model.transformer.load_state_dict({name.removeprefix("decoder.transformer.").removesuffix("_merged_0"): w for name, w in weights.items()})
+    elif start:
+        phase = THEN
         model.load_state_dict(torch.load(start))
+    choices = torch.tensor([tokenizer.encode(word, add_special_tokens=False).ids[0] for word in ("yes", "no")])
     running = torch.optim.swa_utils.AveragedModel(model, avg_fn=lambda mean, new, n: mean + (1 - min(MEMORY, (1 + n) / (10 + n))) * (new - mean))
     decayed, plain = [p for p in model.parameters() if p.ndim > 1], [p for p in model.parameters() if p.ndim <= 1]
     opt = torch.optim.AdamW([dict(params=decayed, weight_decay=0.05), dict(params=plain, weight_decay=0)], lr=phase["rate"], betas=(0.9, 0.98))
@@ -81,11 +90,12 @@ def main(work, bundle, minutes, start=None):
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         opt.step()
         running.update_parameters(model)
-        now = np.array([loss.item(), (logits.argmax(-1) == labels).float().mean().item()])
+        right, chosen = (logits.argmax(-1) == labels).float(), torch.isin(labels, choices)
+        now = np.array([loss.item(), right.mean().item(), right[chosen].mean().item() if chosen.any() else 0.5])
         average = now if average is None else 0.98 * average + 0.02 * now
         elapsed = time.time() - begin
         if step % 50 == 0:
-            print(f"step {step} {elapsed:.0f}s loss {average[0]:.3f} tokens right {average[1]:.3f} {step * BATCH / elapsed:.0f}/s", flush=True)
+            print(f"step {step} {elapsed:.0f}s loss {average[0]:.3f} tokens right {average[1]:.3f}, yes or no {average[2]:.3f} {step * BATCH / elapsed:.0f}/s", flush=True)
         if elapsed - saved > 240:
             saved = elapsed
             torch.save(running.module.state_dict(), f"{work}/captioner.pt")

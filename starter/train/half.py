@@ -22,15 +22,19 @@ def halve(path, wanted=lambda w, graph: True):
     onnx.save(model, path)
 
 
+def stored(graph):
+    """The weights by the names that they had before they were halved, fp32."""
+    return {w.name.removesuffix("_fp16"): torch.from_numpy(numpy_helper.to_array(w).astype(np.float32)) for w in graph.initializer}
+
+
 def read(path):
     """The state dict of a network that was exported and halved. The tracing exporter keeps PyTorch's names but of the matrices of
     linear layers, which it transposes, and of the scales and shifts of group norms: those are named by the nodes that use them."""
     graph = onnx.load(path).graph
-    stored = {w.name.removesuffix("_fp16"): torch.from_numpy(numpy_helper.to_array(w).astype(np.float32)) for w in graph.initializer}
-    state = {}
+    weights, state = stored(graph), {}
     for node in graph.node:
-        for name in set(node.input) & set(stored):
-            w = stored[name]
+        for name in set(node.input) & set(weights):
+            w = weights[name]
             if name.startswith("onnx::"):
                 module = ".".join(node.name.strip("/").split("/")[:-1])
                 name, w = {"MatMul": (module + ".weight", w.mT), "Mul": (module + ".weight", w.flatten()), "Add": (module + ".bias", w.flatten())}[node.op_type]
