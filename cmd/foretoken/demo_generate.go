@@ -21,14 +21,14 @@ import (
 // The demo's sets for the captioner and the painter; no picture of them was seen in training.
 var (
 	captionSet = demoSet{name: "captions", about: "drawings in a style that the captioner never saw, with captions in German, which it was taught a little of and does not say by itself"}
-	conceptSet = demoSet{name: "concept", about: "five pictures of one thing, a light blue heart, which the painter never saw"}
+	conceptSet = demoSet{name: "concept", about: "five pictures of one thing, an orange heart, which the painter never saw"}
 	styleSet   = demoSet{name: "style", about: "sixteen drawings in a style that the painter never saw"}
 )
 
 const (
 	// conceptWord is the word whose embedding the concept starts from, and conceptToken what stands for it.
 	conceptWord  = "heart"
-	conceptToken = "<blue-heart>"
+	conceptToken = "<orange-heart>"
 	// sceneSeeds is how many pictures are drawn of each scene.
 	sceneSeeds = 3
 )

@@ -16,7 +16,7 @@ import captions
 from demo import OPENMOJI_LICENSE, png, write_zip
 
 TRAIN, TEST, STYLED, SIDE, COLOURS = 64, 100, 16, 96, 32
-CONCEPT, VENDOR = "light blue heart", "flat"  # held out; Fluent Emoji, flat
+CONCEPT, VENDOR = "orange heart", "flat"  # held out; Fluent Emoji, flat
 PLACES = [(160, 0, 0), (148, 6, 6), (152, 2, 6), (148, 10, 4), (156, 2, 2)]  # side of 160, left, top
 
 CONCEPT_LICENSE = """Fluent Emoji, https://github.com/microsoft/fluentui-emoji (one drawing, at five sizes and places)

@@ -244,8 +244,8 @@ func writeReport(t *testing.T, dir string, p *diffusion.Pipeline, runs []reporte
 	var s strings.Builder
 	fmt.Fprintf(&s, `# New words for the starter's painter
 
-%smake report-painter%s writes this page: a concept learned from the five pictures of %sstarter/demo/concept.zip%s, a light blue heart, which the painter
-has not seen, and a style learned from the sixteen pictures and texts of %sstyle.zip%s, a way of drawing that it has not seen; the recipes
+%smake report-painter%s writes this page: a concept learned from the five pictures of %sstarter/demo/concept.zip%s, an orange heart, which the painter
+has not seen, and on which its recipe was chosen with seed 1 (how a light blue one fares is in methods.md), and a style learned from the sixteen pictures and texts of %sstyle.zip%s, a way of drawing that it has not seen; the recipes
 %stextual-inversion-starter%s (from "heart", which both models know) and %sstyle-starter%s, three seeds. Bundle %.12s.
 
 Before is the frozen model: the starting words in place of what is learned, for a style no style. The denoising loss is over 64 draws of noise
