@@ -59,6 +59,7 @@ var spellings = map[string]tiny{
 	"a sum times a reciprocal":                   {pool: "reciprocal"},
 	"a bias for each pair of places":             {mask: "relative"},
 	"a bias, sequence first":                     {mask: "relative", sequenceFirst: true, named: true},
+	"a bias, and rows that none is hidden in":    {mask: "guarded", named: true},
 	"rotary positions, halves":                   {rotary: "halves"},
 	"rotary positions, halves, extents named":    {rotary: "halves", named: true, batch: 6},
 	"rotary positions, pairs":                    {rotary: "pairs", named: true},

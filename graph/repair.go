@@ -539,15 +539,15 @@ func (r *growth) fit(n *Node, v *Value, added bool, axis int, grown Dim) *Value 
 		if at, ok := r.promptsIn(n, len(v.Shape)-axis, grown); ok {
 			return r.pad(n, v, axis, at, grown)
 		}
-	case added && v.Def != nil && v.Def.Op == "Add": // of a mask and a table
-		return r.fitSum(n, v, axis, grown)
+	case added && v.Def != nil && (v.Def.Op == "Add" || v.Def.Op == "Max"): // of a mask and a table; of these and the lowest number
+		return r.fitParts(n, v, axis, grown)
 	}
 	fail(n, "operand %q of shape %s was made for %d tokens and says something different of each", v.Name, v.Shape, r.was)
 	return nil
 }
 
-// fitSum fits the operands of a sum, one by one.
-func (r *growth) fitSum(n *Node, v *Value, axis int, grown Dim) *Value {
+// fitParts fits the operands of a sum or a maximum, one by one.
+func (r *growth) fitParts(n *Node, v *Value, axis int, grown Dim) *Value {
 	var parts []*Value
 	back := len(v.Shape) - axis
 	for _, x := range v.Def.Inputs {
@@ -556,7 +556,7 @@ func (r *growth) fitSum(n *Node, v *Value, axis int, grown Dim) *Value {
 		}
 		parts = append(parts, x)
 	}
-	out := r.in.g.insertBefore(n, "Add", nil, parts...)
+	out := r.in.g.insertBefore(n, v.Def.Op, nil, parts...)
 	r.in.node(out.Def)
 	return out
 }
@@ -811,6 +811,10 @@ func (r *growth) isUniform(v *Value, axis, depth int) bool {
 	switch n.Op {
 	case "ConstantOfShape":
 		return true
+	case "LessOrEqual":
+		if hidesNothing(n) {
+			return true
+		}
 	case "Expand", "Tile":
 		return of(n.Inputs[0], axis+len(n.Inputs[0].Shape)-len(v.Shape))
 	case "Transpose":
@@ -834,6 +838,35 @@ func (r *growth) isUniform(v *Value, axis, depth int) bool {
 	return !slices.ContainsFunc(n.Inputs, func(x *Value) bool {
 		return x != nil && !of(x, axis+len(x.Shape)-len(v.Shape))
 	})
+}
+
+// hidesNothing says whether n asks which rows of a mask hide all, of a mask that can be seen to hide nothing.
+func hidesNothing(n *Node) bool {
+	row, limit := n.Inputs[0].Def, n.Inputs[1]
+	return row != nil && row.Op == "ReduceMax" && limit.Const != nil && !above(limit, hidden, 0) && above(row.Inputs[0], hidden, 0)
+}
+
+// hidden is lower than any number that is added to scores but to hide them.
+const hidden = -1e30
+
+// above says whether all of v is above a negative limit, as far as can be told.
+func above(v *Value, limit float32, depth int) bool {
+	switch {
+	case v.Const != nil && v.Type.IsFloat():
+		x, err := Float32s(v.Const)
+		return err == nil && !slices.ContainsFunc(x, func(f float32) bool { return !(f > limit) })
+	case v.Def == nil || depth > 32:
+		return false
+	}
+	switch n := v.Def; n.Op {
+	case "Cast":
+		return n.Inputs[0].Type == Bool || above(n.Inputs[0], limit, depth+1)
+	case "Expand", "Unsqueeze", "Squeeze", "Reshape", "Transpose", "Identity":
+		return above(n.Inputs[0], limit, depth+1)
+	case "Add": // of numbers that are far from the limit
+		return !slices.ContainsFunc(n.Inputs, func(x *Value) bool { return !above(x, limit/2, depth+1) })
+	}
+	return false
 }
 
 func uniformConst(t *Tensor, axis int) bool {

@@ -22,7 +22,7 @@ type tiny struct {
 	weights              *graph.Source // where weights come to lie one after the other; nil makes random ones
 	// how some parts are written; "" is the plainest
 	attention string // "packed", "gathered", "einsum", "flat", "expanded"
-	mask      string // "zeros", "expanded", "where", "gathered", "batch", "relative", "causal"
+	mask      string // "zeros", "expanded", "where", "gathered", "batch", "relative", "guarded", "causal"
 	pool      string // "slice", "split", "mean", "sum", "reciprocal", "patches", "flatten", "all", "tokens", "rest"
 	sees      bool   // all tokens of a text see each other
 	rotary    string // "halves", "pairs", "class": how positions turn queries and keys
@@ -167,7 +167,7 @@ func (b *builder) block(x, mask *graph.Value) *graph.Value {
 	if mask != nil {
 		scores = b.Add(scores, mask)
 	}
-	attended := b.join(b.MatMul(b.Op("Softmax", graph.Attrs{"axis": int64(-1)}, b.masked(scores)), v))
+	attended := b.join(b.MatMul(b.probabilities(scores), v))
 	x = b.Add(x, b.linear(attended, b.width, b.width))
 	if b.attention != "flat" {
 		return b.Add(x, b.mlp(b.norm(x)))
@@ -216,6 +216,21 @@ func (b *builder) scores(q, k *graph.Value) *graph.Value {
 		return b.Op("Einsum", graph.Attrs{"equation": "bhid,bhjd->bhij"}, q, k)
 	}
 	return b.MatMul(q, b.SwapLast(k))
+}
+
+// probabilities are those of scores. Guarded ones are as ONNX's Attention has them, with a bias for each pair of places plus an
+// all-true mask cast to numbers, as BEiT is exported for opset 23: what is added is no lower than the lowest number, and rows that are hidden whole are zero.
+func (b *builder) probabilities(scores *graph.Value) *graph.Value {
+	softmax := func(x *graph.Value) *graph.Value { return b.Op("Softmax", graph.Attrs{"axis": int64(-1)}, x) }
+	if b.mask != "guarded" {
+		return softmax(b.masked(scores))
+	}
+	n := b.tokens
+	seen := b.Op("Expand", nil, b.Const(graph.NewTensor(slices.Repeat([]bool{true}, int(n)), 1, 1, n, 1)), b.Op("Concat", graph.Attrs{"axis": int64(0)}, b.rows, b.Ints(1, n, n)))
+	bias := b.Add(b.relative(0), b.Op("Cast", graph.Attrs{"to": int64(graph.Float)}, seen))
+	lowest := b.Scalar(-math.MaxFloat32, bias)
+	hidden := b.Op("LessOrEqual", nil, b.Op("ReduceMax", graph.Attrs{"keepdims": int64(1)}, bias, b.Ints(-1)), lowest)
+	return b.Op("Where", nil, hidden, b.Scalar(0, scores), softmax(b.Add(scores, b.Op("Max", nil, bias, lowest))))
 }
 
 // masked hides nothing, in one of the ways that exporters write down.

@@ -268,7 +268,8 @@ class Decoder:
         known = [(given[f"past_key_values.{i}.key"], given[f"past_key_values.{i}.value"]) for i in range(self.layers)] if "past_key_values.0.key" in given else []
         more = 0
         if prefix is not None:
-            more, ids = prefix.shape[1], torch.cat([prefix.expand(ids.shape[0], -1, -1), self.table(ids)], 1)
+            scale = getattr(self.table, "embed_scale", 1)  # of Gemma's: a prefix's tokens are rows of the table, and scaled as these are
+            more, ids = prefix.shape[1], torch.cat([prefix.expand(ids.shape[0], -1, -1) * scale, self.table(ids)], 1)
         if len(pairs):
             more, known = pairs.shape[-2], [tuple(x.expand(ids.shape[0], -1, -1, -1) for x in pair) for pair in pairs]
         if more and mask is not None:
@@ -549,16 +550,6 @@ def openclip(kind, cases=(), **more):
     def fit(length):
         m.positional_embedding.data, m.attn_mask = positions[:length], mask[:length, :length]
     return Text(named(m, ["input_ids"], lambda m, i: m.encode_text(i)), m.token_embedding, {"input_ids": ids}, dynamic={"input_ids": {0: "batch"}}, blocks=m.transformer.resblocks, cases=cases, fit=fit)
-
-
-def coca_text(cases=()):
-    """CoCa's text tower: a class token behind the text, which sees what is no padding, is the embedding."""
-    from open_clip.transformer import TextTransformer
-    torch.backends.mha.set_fastpath_enabled(False)
-    torch.manual_seed(0)
-    m = TextTransformer(context_length=16, vocab_size=200, width=32, heads=4, layers=2, output_dim=OUT, embed_cls=True, pad_id=0)
-    nn.init.normal_(m.text_projection, std=0.1)
-    return Text(named(m, ["input_ids"], lambda m, i: m(i)), m.token_embedding, {"input_ids": text_ids(0, 16)}, dynamic={"input_ids": {0: "batch"}}, blocks=m.transformer.resblocks, cases=cases)
 
 
 def openclip_siglip_text():
@@ -922,7 +913,6 @@ MODELS = {  # name -> (build, [(exporter, opset), ...])
     "context_xlm": (lambda: sentence_encoder([c for c in averaged() if c.get("depth", 1) == 1], which="xlm"), [(TS, 17), (DY, 18)]),
     "convbert": (lambda: sentence_encoder(which="convbert"), [(TS, 17), (DY, 18)]),
     "context_nomic": (lambda: sentence_encoder(averaged(), which="nomic"), [(TS, 17), (DY, 18)]),
-    "context_coca_text": (lambda: coca_text(places(text_ids(0, 16))[:3]), [(TS, 17), (DY, 18)]),
     "context_t5": (lambda: sentence_encoder(averaged(), which="t5"), [(TS, 17), (DY, 18)]),
     "context_llama_positions": (lambda: sentence_encoder(averaged()[:5], which="llama", positions=True), [(DY, 18), (DY, 23)]),
     "context_llama_pad": (lambda: sentence_encoder(averaged()[:5], which="llama", masked=False, pad=True), [(DY, 18), (DY, 23)]),
