@@ -98,6 +98,9 @@ func (f *Fetcher) Get(ctx context.Context, address string) ([]byte, error) {
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "the address begins %.40q and is none that can be read: give https://HOST/PATH", address)
 	}
+	if err := f.permit(u); err != nil { // which nobody needs to wait for
+		return nil, f.problem(ctx, u, err)
+	}
 	select {
 	case f.turns <- struct{}{}:
 		defer func() { <-f.turns }()
