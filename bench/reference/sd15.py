@@ -150,7 +150,7 @@ MOST = 14e9  # bytes, for the step that recomputes
 
 def measured(bundle, test, part):
     env = {**os.environ, "FORETOKEN_SD_SIZES": str(pathlib.Path(bundle).resolve()), "FORETOKEN_SD_PART": part, "FORETOKEN_THREADS": "1"}
-    p = subprocess.run([test, "-test.run", "^TestRealSize$", "-test.timeout", "1h"], env=env, cwd=pathlib.Path(__file__).parents[2] / "tuning" / "inversion", capture_output=True, text=True)
+    p = subprocess.run([pathlib.Path(test).resolve(), "-test.run", "^TestRealSize$", "-test.timeout", "1h"], env=env, cwd=pathlib.Path(__file__).parents[2] / "tuning" / "inversion", capture_output=True, text=True)
     lines = [json.loads(l) for l in p.stdout.splitlines() if l.startswith("{")]
     if p.returncode or not lines:
         sys.exit(f"{part}: {p.stdout[-2000:]}{p.stderr[-2000:]}")
