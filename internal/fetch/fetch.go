@@ -30,7 +30,7 @@ type Config struct {
 	Networks []string
 	Bytes    int64          // most of a file: default 64 MiB
 	Time     time.Duration  // of a whole fetch, with its wait for others: default 10 s
-	Parallel int            // fetches at once, for which others wait: default 8
+	Parallel int            // requests at once, for which others wait: default 8
 	Roots    *x509.CertPool // of hosts' certificates; nil for the system's
 	Resolver *net.Resolver  // of hosts' names; nil for the system's
 }
@@ -44,7 +44,7 @@ type Fetcher struct {
 	networks  []netip.Prefix
 	bytes     int64
 	time      time.Duration
-	turns     chan struct{} // has one for each fetch under way
+	turns     chan struct{} // has one for each request under way
 	transport *http.Transport
 }
 
@@ -98,15 +98,6 @@ func (f *Fetcher) Get(ctx context.Context, address string) ([]byte, error) {
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "the address begins %.40q and is none that can be read: give https://HOST/PATH", address)
 	}
-	if err := f.permit(u); err != nil { // which nobody needs to wait for
-		return nil, f.problem(ctx, u, err)
-	}
-	select {
-	case f.turns <- struct{}{}:
-		defer func() { <-f.turns }()
-	case <-ctx.Done():
-		return nil, f.problem(ctx, u, ctx.Err())
-	}
 	for range maxRedirects + 1 {
 		file, next, err := f.ask(ctx, u)
 		if err != nil {
@@ -120,10 +111,16 @@ func (f *Fetcher) Get(ctx context.Context, address string) ([]byte, error) {
 	return nil, errs.New(errs.Invalid, "%.200s: more than %d redirects before it; give the address that they lead to", shown(u), maxRedirects)
 }
 
-// ask makes one request: it returns the file, or where a redirect leads.
+// ask makes one request when it is its turn: it returns the file, or where a redirect leads.
 func (f *Fetcher) ask(ctx context.Context, u *url.URL) (file []byte, next *url.URL, err error) {
 	if err := f.permit(u); err != nil {
 		return nil, nil, err
+	}
+	select {
+	case f.turns <- struct{}{}:
+		defer func() { <-f.turns }()
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {

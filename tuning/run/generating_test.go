@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/foretoken/foretoken/bundle"
 	"github.com/foretoken/foretoken/internal/errs"
 	"github.com/foretoken/foretoken/internal/jobs"
 	"github.com/foretoken/foretoken/prompt"
@@ -23,13 +22,7 @@ func TestWhatSteersGeneratorsIsLearnedInSlices(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := bundle.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Catalog.PutBundle(t.Context(), storage.Bundle{Name: name, Digest: b.Digest, Dir: b.Dir, Created: time.Now()}); err != nil {
-			t.Fatal(err)
-		}
+		addBundle(t, s, name, path)
 	}
 	for _, c := range []struct {
 		recipe, dataset, bundle string

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/foretoken/foretoken/bundle"
 	"github.com/foretoken/foretoken/dataset"
 	"github.com/foretoken/foretoken/internal/errs"
 	"github.com/foretoken/foretoken/prompt"
@@ -19,13 +18,7 @@ import (
 // TestAConceptIsARun learns a word from the demo's five pictures in slices, with the dual encoder as judge.
 func TestAConceptIsARun(t *testing.T) {
 	s := newService(t)
-	b, err := bundle.Open("../../starter/painter")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Catalog.PutBundle(t.Context(), storage.Bundle{Name: "painter", Digest: b.Digest, Dir: b.Dir, Created: time.Now()}); err != nil {
-		t.Fatal(err)
-	}
+	b := addBundle(t, s, "painter", "../../starter/painter")
 	zip, err := starter.Demo.ReadFile("demo/concept.zip")
 	if err != nil {
 		t.Fatal(err)

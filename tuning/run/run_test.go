@@ -63,14 +63,21 @@ func openService(ctx context.Context, catalogue string, c storage.S3Config) (*Se
 // prepare adds the starter and a data set.
 func prepare(t *testing.T, s *Service) {
 	t.Helper()
-	b, err := bundle.Open("../../starter/bundle")
+	addBundle(t, s, "starter", "../../starter/bundle")
+	upload(t, s, "openmoji")
+}
+
+// addBundle puts a bundle into the catalogue.
+func addBundle(t *testing.T, s *Service, name, dir string) *bundle.Bundle {
+	t.Helper()
+	b, err := bundle.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Catalog.PutBundle(t.Context(), storage.Bundle{Name: "starter", Digest: b.Digest, Dir: b.Dir, Created: time.Now()}); err != nil {
+	if err := s.Catalog.PutBundle(t.Context(), storage.Bundle{Name: name, Digest: b.Digest, Dir: b.Dir, Created: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
-	upload(t, s, "openmoji")
+	return b
 }
 
 // upload adds a data set of the demo.
@@ -276,13 +283,7 @@ func TestWhatARecipeCantLearnFromOrTune(t *testing.T) {
 	upload(t, s, "captions")
 	upload(t, s, "concept")
 	for _, name := range []string{"captioner", "painter"} {
-		b, err := bundle.Open("../../starter/" + name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Catalog.PutBundle(t.Context(), storage.Bundle{Name: name, Digest: b.Digest, Dir: b.Dir, Created: time.Now()}); err != nil {
-			t.Fatal(err)
-		}
+		addBundle(t, s, name, "../../starter/"+name)
 	}
 	for name, c := range map[string]struct {
 		recipe, bundle, dataset string
