@@ -4,7 +4,6 @@ import (
 	"maps"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/foretoken/foretoken/graph"
 	"github.com/foretoken/foretoken/graph/interp"
@@ -69,16 +68,12 @@ func TestOnlyOneOutputIsKept(t *testing.T) {
 }
 
 // TestSharedOperandsAreLookedAtOnce: the number of ways through the graph doubles 64 times ahead
-// of its first block.
+// of its first block, so that one who went all of them would never end.
 func TestSharedOperandsAreLookedAtOnce(t *testing.T) {
 	s := tiny{doublings: 64, named: true}.sized()
-	start := time.Now()
 	tower := imageTower(t, s)
 	if _, err := tower.WithPrompts(graph.ImagePromptOptions{Tokens: 2, Depth: 3}); err != nil {
 		t.Fatal(err)
-	}
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("it took %s", took)
 	}
 }
 

@@ -162,8 +162,8 @@ func TestWeightsStayWhereTheyAre(t *testing.T) {
 			}
 			took, used := process.Time()-cpu, allocated()-before
 			t.Logf("%.2f GB: loaded in %s (%s of processor time) with %.1f MiB of heap; %s resident", float64(size)/1e9, time.Since(start).Round(time.Millisecond), took.Round(time.Millisecond), float64(used)/(1<<20), resident())
-			if used > most || took > 2*time.Second {
-				t.Errorf("loading took %s and %d MiB", took, used>>20)
+			if used > most {
+				t.Errorf("loading took %d MiB", used>>20)
 			}
 			before = allocated()
 			image, err := graph.FindImageTower(loaded, "image_embeds")

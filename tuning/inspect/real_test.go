@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -17,41 +16,6 @@ import (
 	"github.com/foretoken/foretoken/internal/ort"
 	"github.com/foretoken/foretoken/internal/process"
 )
-
-// TestTheEstimateOfTimeIsWhatAStepTakes to 30 %, on the starter: in the processor's time on one thread, as the clock's is other
-// tests' as well, and in one of three tries.
-func TestTheEstimateOfTimeIsWhatAStepTakes(t *testing.T) {
-	if os.Getenv("FORETOKEN_ESTIMATE") == "" {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestTheEstimateOfTimeIsWhatAStepTakes$", "-test.v")
-		cmd.Env = append(os.Environ(), "FORETOKEN_ESTIMATE=1", "FORETOKEN_THREADS=1")
-		out, err := cmd.CombinedOutput()
-		t.Logf("%s", out)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	clock = process.Time
-	for try := 1; ; try++ {
-		r, err := Open(t.Context(), filepath.Join("..", "..", "starter", "bundle"), Options{Batch: 32, Prompts: 4, Depth: 4, Measure: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		far := 0
-		for _, s := range steps(r) {
-			t.Logf("%.3f s estimated, %.3f s measured", s.Seconds, s.MeasuredSeconds)
-			if math.Abs(s.Seconds/s.MeasuredSeconds-1) > 0.3 {
-				far++
-			}
-		}
-		if far == 0 {
-			return
-		}
-		if try == 3 {
-			t.Fatalf("%d of 2 estimates are further off than 30 %%", far)
-		}
-	}
-}
 
 // TestRealSize differentiates the tower in the folder FORETOKEN_REAL_SIZE and compares with PyTorch's gradient beside
 // it, then takes the step that is estimated; of a bundle it takes steps alone. It prints a line of JSON for each tower, which
