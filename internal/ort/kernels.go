@@ -13,18 +13,21 @@ const msft = "com.microsoft."
 
 // kernels lists, for each device, the operators that loading writes out and that the device has kernels for: a graph's nodes of them
 // run as the model's file has them where nothing was put inside them and nothing else needs what is in there. docs/decisions.md says
-// what that is worth, and what is left out. Others of ONNX's own operators run as fast written out.
+// what that is worth, and what is left out. ONNX Runtime itself writes others of ONNX's own operators out.
 var kernels = map[Provider]map[string]bool{
-	CPU: set("Attention", "RMSNormalization", "SimplifiedLayerNormalization",
-		msft+"Attention", msft+"BiasGelu", msft+"DynamicQuantizeMatMul", msft+"EmbedLayerNormalization", msft+"FastGelu",
-		msft+"GatherBlockQuantized", msft+"Gelu", msft+"MatMulNBits", msft+"MultiHeadAttention", msft+"QuickGelu", msft+"RotaryEmbedding",
-		msft+"SkipSimplifiedLayerNormalization"), // SkipLayerNormalization is slower than a sum and a norm
-	CUDA: set("SimplifiedLayerNormalization",
-		msft+"Attention", msft+"BiasGelu", msft+"EmbedLayerNormalization", msft+"FastGelu", msft+"Gelu", msft+"MatMulNBits",
-		msft+"MultiHeadAttention", msft+"QuickGelu", msft+"RotaryEmbedding", msft+"SkipLayerNormalization", msft+"SkipSimplifiedLayerNormalization"),
-	WebGPU: set("SimplifiedLayerNormalization",
-		msft+"FastGelu", msft+"Gelu", msft+"MatMulNBits", msft+"MultiHeadAttention", msft+"QuickGelu", msft+"RotaryEmbedding",
-		msft+"SkipLayerNormalization", msft+"SkipSimplifiedLayerNormalization"),
+	CPU: set("Attention", "Celu", "Elu", "HardSigmoid", "InstanceNormalization", "LeakyRelu", "PRelu", "RMSNormalization", "Selu", "Shrink",
+		"SimplifiedLayerNormalization", "Softsign", "ThresholdedRelu",
+		msft+"Attention", msft+"BiasGelu", msft+"DynamicQuantizeMatMul", msft+"EmbedLayerNormalization", msft+"FastGelu", msft+"FusedConv",
+		msft+"FusedGemm", msft+"FusedMatMul", msft+"GatherBlockQuantized", msft+"Gelu", msft+"MatMulNBits", msft+"MultiHeadAttention",
+		msft+"QuickGelu", msft+"RotaryEmbedding", msft+"SkipLayerNormalization", msft+"SkipSimplifiedLayerNormalization"),
+	CUDA: set("Elu", "HardSigmoid", "InstanceNormalization", "LeakyRelu", "PRelu", "Selu", "Shrink", "SimplifiedLayerNormalization", "Softsign",
+		"ThresholdedRelu",
+		msft+"Attention", msft+"BiasAdd", msft+"BiasGelu", msft+"BiasSoftmax", msft+"BiasSplitGelu", msft+"EmbedLayerNormalization", msft+"FastGelu",
+		msft+"FusedConv", msft+"FusedMatMul", msft+"Gelu", msft+"GroupNorm", msft+"MatMulNBits", msft+"MultiHeadAttention", msft+"QuickGelu",
+		msft+"RotaryEmbedding", msft+"SkipGroupNorm", msft+"SkipLayerNormalization", msft+"SkipSimplifiedLayerNormalization"),
+	WebGPU: set("Elu", "HardSigmoid", "InstanceNormalization", "LeakyRelu", "SimplifiedLayerNormalization", "ThresholdedRelu",
+		msft+"BiasAdd", msft+"BiasSplitGelu", msft+"FastGelu", msft+"Gelu", msft+"MatMulNBits", msft+"MultiHeadAttention", msft+"QuickGelu",
+		msft+"RotaryEmbedding", msft+"SkipLayerNormalization", msft+"SkipSimplifiedLayerNormalization"),
 }
 
 func set(operators ...string) map[string]bool {
@@ -54,13 +57,17 @@ func (o Options) hasKernel(n *graph.Node) bool {
 	switch {
 	case !kernels[o.Provider][op]:
 		return false
-	case op == msft+"Attention" && o.Weights != nil: // it packs weights in a form that products can't share
+	case o.Weights != nil && packers[op] && n.Inputs[1].IsConst():
 		return false
 	case op == msft+"DynamicQuantizeMatMul" && n.Inputs[1].Type == graph.Int8 && saturates:
 		return false
 	}
 	return o.Provider != CPU || !slices.ContainsFunc(n.Inputs, isHalf)
 }
+
+// packers pack the weights that are their second input in a form of their own, which a session that trains, where products and
+// convolutions stand in their place, can't share.
+var packers = set(msft+"Attention", msft+"FusedConv", msft+"FusedGemm", msft+"FusedMatMul")
 
 // saturates is whether this processor's integer products with signed weights are wrong where sums of two are more than 16 bits
 // hold: ONNX Runtime uses VPMADDUBSW on x86 without VNNI
