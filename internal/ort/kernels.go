@@ -13,8 +13,8 @@ const msft = "com.microsoft."
 
 // kernels lists, for each device, the operators that loading writes out and that the device has kernels for: a graph's nodes of them
 // run as the model's file has them where nothing was put inside them and nothing else needs what is in there. docs/decisions.md says
-// what that is worth, and what is left out. The runtime writes others of
-// ONNX's own operators out itself, or has slower kernels for them than for their parts.
+// what that is worth, and what is left out. Others of ONNX's own operators the runtime writes out itself, or has slower kernels for
+// than for their parts.
 var kernels = map[Provider]map[string]bool{
 	CPU: set("Attention", "Celu", "DepthToSpace", "Elu", "HardSigmoid", "InstanceNormalization", "LeakyRelu", "LpNormalization", "PRelu",
 		"RMSNormalization", "Selu", "Shrink", "SimplifiedLayerNormalization", "Softsign", "SpaceToDepth", "TensorScatter", "ThresholdedRelu",
