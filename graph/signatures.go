@@ -125,7 +125,7 @@ var signatures = map[string]signature{
 	"Cosh":                                   {1, ""},
 	"CumProd":                                {2, "exclusive reverse"},
 	"CumSum":                                 {2, "exclusive reverse"},
-	"DFT":                                    {3, "inverse onesided"},
+	"DFT":                                    {3, "axis inverse onesided"},
 	"DeformConv":                             {5, "dilations group kernel_shape offset_group pads strides"},
 	"DepthToSpace":                           {1, "blocksize mode"},
 	"DequantizeLinear":                       {3, "axis block_size output_dtype"},
