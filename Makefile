@@ -53,7 +53,7 @@ fuzz: setup ## ten minutes for each parser of hostile input
 test-webgpu: ## the fixtures on another device: WebGPU, on a software Vulkan driver
 	scripts/setup-webgpu.sh
 	@source .cache/ort-webgpu/env; export FORETOKEN_DEVICE=webgpu; \
-	go test -count 1 -v ./internal/ort -run '^TestTheDeviceComputesTheSame$$'; \
+	go test -count 1 -v ./internal/ort -run '^TestTheDevice'; \
 	go test -count 1 -v -parallel 1 -timeout 2h ./graph/fixtures -run '^TestFixtures$$/.*/onnxruntime' >.cache/ort-webgpu/fixtures.log && failed= || failed=1; \
 	grep -E '^    --- ' .cache/ort-webgpu/fixtures.log; \
 	[ -z "$$failed" ] || { echo "what failed, and why, is in .cache/ort-webgpu/fixtures.log"; exit 1; }
@@ -61,7 +61,7 @@ test-webgpu: ## the fixtures on another device: WebGPU, on a software Vulkan dri
 test-cuda: setup ## the same on CUDA: FORETOKEN_ORT_LIB names a library that is built with it
 	@if [ -e /dev/nvidia0 ]; then \
 		export FORETOKEN_DEVICE=cuda; \
-		go test -count 1 -v ./internal/ort -run '^TestTheDeviceComputesTheSame$$'; \
+		go test -count 1 -v ./internal/ort -run '^TestTheDevice'; \
 		go test -count 1 -timeout 2h ./graph/fixtures -run '^TestFixtures$$/.*/onnxruntime'; \
 	else echo "SKIPPED: this machine has no CUDA device (/dev/nvidia0)"; fi
 

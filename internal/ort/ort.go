@@ -163,7 +163,7 @@ func NewSession(g *graph.Graph, o Options) (*Session, error) {
 	if wide != nil {
 		fit = wide
 	}
-	fit, fused := o.fuse(fit)
+	fit, fused := o.fuse(o.Provider.reckon(fit))
 	s := &Session{inputs: slices.Clone(g.Inputs), outputs: slices.Clone(g.Outputs), scalars: scalars, device: o.Provider, widened: wide != nil, fused: fused}
 	defer s.device.hold()()
 	switch {

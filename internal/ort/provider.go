@@ -2,6 +2,7 @@ package ort
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -57,6 +58,46 @@ func (p Provider) widen(g *graph.Graph) (*graph.Graph, error) {
 	}
 	g = g.Clone()
 	return g, g.Widen(graph.Float16)
+}
+
+// logical says how operators on truth values are computed with numbers: what is not 0 is true.
+var logical = map[string]string{"And": "Mul", "Or": "Max", "Xor": "Sub"}
+
+// reckon returns the graph with numbers in place of truth values where WebGPU would combine those of different shapes: ONNX
+// Runtime 1.30 gets And of [12,1] and [3,1,12] wrong beside one of [12,12] and [12,1], and so masks.
+func (p Provider) reckon(g *graph.Graph) *graph.Graph {
+	if p != WebGPU || !slices.ContainsFunc(g.Nodes, combines) {
+		return g
+	}
+	g = g.Clone()
+	nodes := g.Nodes
+	g.Nodes = nil
+	add := func(op string, y *graph.Value, attrs map[string]graph.Attr, inputs ...*graph.Value) *graph.Value {
+		y.Def = &graph.Node{Op: op, Attrs: attrs, Inputs: inputs, Outputs: []*graph.Value{y}}
+		g.Nodes = append(g.Nodes, y.Def)
+		return y
+	}
+	cast := func(x, y *graph.Value) *graph.Value {
+		return add("Cast", y, map[string]graph.Attr{"to": {Value: int64(y.Type)}}, x)
+	}
+	for _, n := range nodes {
+		if !combines(n) {
+			g.Nodes = append(g.Nodes, n)
+			continue
+		}
+		y := n.Outputs[0]
+		var numbers []*graph.Value
+		for i, x := range n.Inputs {
+			numbers = append(numbers, cast(x, &graph.Value{Name: fmt.Sprint(y.Name, ".", i), Type: graph.Float, Shape: x.Shape}))
+		}
+		cast(add(logical[n.Op], &graph.Value{Name: y.Name + ".number", Type: graph.Float, Shape: y.Shape}, nil, numbers...), y)
+	}
+	return g
+}
+
+// combines is whether n combines truth values of different shapes.
+func combines(n *graph.Node) bool {
+	return n.Domain == "" && logical[n.Op] != "" && !n.Inputs[0].Shape.Equal(n.Inputs[1].Shape)
 }
 
 func usesHalves(g *graph.Graph) bool {

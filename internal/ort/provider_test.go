@@ -1,7 +1,10 @@
 package ort
 
 import (
+	"errors"
+	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -80,5 +83,54 @@ func TestTheDeviceComputesTheSame(t *testing.T) {
 		return
 	} else if errs.Of(err) != errs.Unsupported {
 		t.Errorf("an operator without a kernel for %s: %v", p, err)
+	}
+}
+
+// TestTheDeviceCombinesTruthValues of different shapes as the CPU does, as masks are made of.
+func TestTheDeviceCombinesTruthValues(t *testing.T) {
+	p, err := ProviderFromEnv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p == CPU {
+		t.Skip("FORETOKEN_DEVICE names no device beside the CPU; make test-webgpu does")
+	}
+	in, data := map[string]*graph.Tensor{}, make([]float32, 144)
+	for i := range data {
+		data[i] = float32(i*37%23 - 11)
+	}
+	g := build(t, func(b *graph.Builder) {
+		under := func(name string, dims ...int64) *graph.Value {
+			in[name] = graph.NewTensor(data[:graph.Count(dims)], dims...)
+			var shape graph.Shape
+			for _, d := range dims {
+				shape = append(shape, graph.Known(d))
+			}
+			x := b.Input(name, graph.Float, shape)
+			return b.Op("Less", nil, x, b.Scalar(0, x))
+		}
+		square, column, row := under("square", 12, 12), under("column", 12, 1), under("row", 3, 1, 12)
+		for op := range logical {
+			for i, pair := range [][]*graph.Value{{square, column}, {column, row}, {square, row}} {
+				b.Output(fmt.Sprint(op, i), b.Op("Cast", graph.Attrs{"to": int64(graph.Float)}, b.Op(op, nil, pair...)))
+			}
+		}
+	})
+	run := func(o Options) map[string]*graph.Tensor {
+		out, err := open(t, o, g).Run(t.Context(), in)
+		if errs.Of(err) == errs.Unavailable && p == CUDA {
+			t.Skipf("THERE IS NO CUDA HERE: %v", err)
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	want, got := run(Options{}), run(Options{Provider: p})
+	for name := range want {
+		theirs, err1 := graph.Values[float32](want[name])
+		ours, err2 := graph.Values[float32](got[name])
+		if err := errors.Join(err1, err2); err != nil || !slices.Equal(theirs, ours) {
+			t.Errorf("%s is another on %s than on the CPU: %v", name, p, err)
+		}
 	}
 }
