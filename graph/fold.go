@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -69,22 +70,25 @@ func (in *inference) constant(v *Value) *Value {
 		dims = []int64{int64(len(n))}
 	}
 	switch {
-	case v.Type == Int64:
-		return in.g.constant("folded", NewTensor(n, dims...))
-	case v.Type == Int32:
-		return in.g.constant("folded", NewTensor(narrowed(n), dims...))
+	case v.Type == Int64 || v.Type == Int32:
+		return in.g.integers("folded", v.Type, n, dims...)
 	case v.Type == Bool && len(n) == 1:
 		return in.g.constant("folded", NewTensor([]bool{n[0] != 0}, dims...))
 	}
 	return nil
 }
 
-func narrowed(n []int64) []int32 {
-	out := make([]int32, len(n))
-	for i, x := range n {
-		out[i] = int32(x)
+// integers is a constant of one of the integer types that a graph counts in: what the narrow one can't hold is its
+// largest or smallest number.
+func (g *Graph) integers(name string, t DataType, n []int64, dims ...int64) *Value {
+	if t != Int32 {
+		return g.constant(name, NewTensor(n, dims...))
 	}
-	return out
+	small := make([]int32, len(n))
+	for i, x := range n {
+		small[i] = int32(min(max(x, math.MinInt32), math.MaxInt32))
+	}
+	return g.constant(name, NewTensor(small, dims...))
 }
 
 func (in *inference) foldTarget(n *Node) {

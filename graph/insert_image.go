@@ -68,6 +68,7 @@ func FindImageTower(g *Graph, output string, hints ...ImageHints) (t *ImageTower
 	if t.Pixels, err = imageInput(only, h.Pixels); err != nil {
 		return nil, err
 	}
+	t.Pixels = only.channelsFirst(t.Pixels)
 	if err := fixImageSize(only, t.Pixels); err != nil {
 		return nil, err
 	}
@@ -86,6 +87,20 @@ func FindImageTower(g *Graph, output string, hints ...ImageHints) (t *ImageTower
 		return nil, err
 	}
 	return t, agree("token_axis", h.TokenAxis, t.TokenAxis)
+}
+
+// channelsFirst makes the graph take images [B,3,H,W] where it takes them [B,H,W,3], as models of TensorFlow and Keras do.
+func (g *Graph) channelsFirst(pixels *Value) *Value {
+	s := pixels.Shape
+	if !s[3].Is(3) || s[1].Is(3) {
+		return pixels
+	}
+	in := &Value{Name: pixels.Name, Type: pixels.Type, Shape: Shape{s[0], s[3], s[1], s[2]}}
+	replaceIn(g.Inputs, pixels, in)
+	turn := newNode("Transpose", map[string]Attr{"perm": {[]int64{0, 2, 3, 1}}}, []*Value{in})
+	pixels.Name, pixels.Def, turn.Outputs = g.freshName("pixels"), turn, []*Value{pixels}
+	g.Nodes = slices.Insert(g.Nodes, 0, turn)
+	return in
 }
 
 // maxInferred bounds how many nodes are looked at, in all, while image sizes are tried.

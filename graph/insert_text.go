@@ -58,12 +58,13 @@ func FindTextTower(g *Graph, output string, hints ...TextHints) (t *TextTower, e
 		return nil, err
 	}
 	unfolded := only.Clone()
-	if err := only.Fold(); err != nil {
+	if t, err = textTowerOf(only, h); err != nil {
 		return nil, err
 	}
-	t = &TextTower{Graph: only, Output: only.Outputs[0]}
-	if err := t.findTable(h); err != nil {
-		return nil, err
+	if unfolded.shapeAlike(t.IDs.Name) {
+		if t, err = textTowerOf(unfolded.Clone(), h); err != nil {
+			return nil, err
+		}
 	}
 	t.open(unfolded, h)
 	for _, find := range []func(TextHints) error{t.findBlocks, t.findTokenAxis, t.findWindow, t.findInputs, t.findPooling} {
@@ -73,6 +74,32 @@ func FindTextTower(g *Graph, output string, hints ...TextHints) (t *TextTower, e
 	}
 	t.original = unfolded
 	return t, nil
+}
+
+// textTowerOf folds the graph and finds its token table.
+func textTowerOf(g *Graph, h TextHints) (*TextTower, error) {
+	if err := g.Fold(); err != nil {
+		return nil, err
+	}
+	t := &TextTower{Graph: g, Output: g.Outputs[0]}
+	return t, t.findTable(h)
+}
+
+// shapeAlike gives the other inputs that hold a number for each token the symbols of the ids' axes, where they have symbols of
+// their own, as tf2onnx's files do. It says whether one had.
+func (g *Graph) shapeAlike(ids string) bool {
+	want, changed := g.Input(ids).Shape, false
+	for _, in := range g.Inputs {
+		if len(in.Shape) != 2 {
+			continue
+		}
+		for axis, d := range in.Shape {
+			if symbolic(d) && symbolic(want[axis]) && !d.Equal(want[axis]) {
+				in.Shape, changed = in.Shape.with(axis, want[axis]), true
+			}
+		}
+	}
+	return changed
 }
 
 // findBlocks finds where blocks begin, and where the tokens leave the last one, or takes what is

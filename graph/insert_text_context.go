@@ -247,8 +247,8 @@ func (c *contextInsertion) longer(v *Value) *Value {
 		for i := range steps {
 			steps[i] = int64(i) + min(c.start, 1)
 		}
-		room = c.op("Add", nil, room, c.integers(v.Type, steps...))
-		rest = c.op("Add", nil, rest, c.integers(v.Type, c.count))
+		room = c.op("Add", nil, room, c.g.integers("const", v.Type, steps, int64(len(steps))))
+		rest = c.op("Add", nil, rest, c.g.integers("const", v.Type, []int64{c.count}, 1))
 	}
 	parts := []*Value{room, rest}
 	if c.start > 0 {
@@ -263,16 +263,4 @@ func (c *contextInsertion) shorter(v *Value) *Value {
 		return c.without(v, 1)
 	}
 	return c.op("GatherElements", map[string]Attr{"axis": {int64(1)}}, v, c.kept())
-}
-
-// integers is a constant vector of one of a graph's integer types.
-func (s *surgery) integers(t DataType, n ...int64) *Value {
-	if t != Int32 {
-		return s.ints(n...)
-	}
-	small := make([]int32, len(n))
-	for i, x := range n {
-		small[i] = int32(x)
-	}
-	return s.g.constant("const", NewTensor(small, int64(len(n))))
 }

@@ -19,10 +19,10 @@ func (t *TextTower) WithTokenRows(ids []int64) (_ *TextTower, err error) {
 	in, word := to[t.IDs], t.ordinaryID(ids)
 	s := newSurgery(g, in)
 	s.at = 0
-	one := s.op("Equal", nil, s.op("Unsqueeze", nil, in, s.ints(-1)), s.integers(in.Type, ids...))
+	one := s.op("Equal", nil, s.op("Unsqueeze", nil, in, s.ints(-1)), s.g.integers("const", in.Type, ids, int64(len(ids))))
 	one = s.op("Cast", map[string]Attr{"to": {int64(t.Embedding.Type)}}, one)
 	learned := s.op("Cast", map[string]Attr{"to": {int64(Bool)}}, s.op("ReduceSum", map[string]Attr{"keepdims": {int64(1)}}, one, s.ints(-1)))
-	ordinary := s.op("Where", nil, s.op("Squeeze", nil, learned, s.ints(-1)), s.integers(in.Type, word), in)
+	ordinary := s.op("Where", nil, s.op("Squeeze", nil, learned, s.ints(-1)), s.g.integers("const", in.Type, []int64{word}, 1), in)
 	g.replaceUses(in, ordinary, s.at)
 
 	rows := s.input("token_rows", Float, Shape{Known(int64(len(ids))), Known(int64(t.Width))})

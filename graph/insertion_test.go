@@ -30,6 +30,7 @@ var exports = map[string]tiny{
 	"sequence first, a batch equal to the tokens": {sequenceFirst: true, batch: 6, named: true},
 	"sequence first, a batch equal to the heads":  {sequenceFirst: true, batch: 2, named: true},
 	"sequence first, a batch of one":              {sequenceFirst: true, batch: 1, named: true},
+	"images with their channels last":             {channelsLast: true},
 }
 
 // spellings are ways in which parts of the same transformer may be written down, most of them with
@@ -116,6 +117,7 @@ func TestPromptsPutInEqualPromptsBuiltIn(t *testing.T) {
 // equalsInsertion compares the model, built with its prompts, with what insertion makes of the tower.
 func (s tiny) equalsInsertion(t *testing.T, tower *graph.ImageTower) {
 	t.Helper()
+	s.channelsLast = false // the tower takes images as others do
 	want, err := s.image()
 	if err != nil {
 		t.Fatal(err)

@@ -45,6 +45,9 @@ func (c *ctx) windows() ([]window, bool) {
 	return out, true
 }
 
+// beyond is a bound that no extent reaches: the least that exporters write for an open end, tf2onnx's.
+const beyond = 1_000_000_000
+
 // bound brings a Slice's bound into [0, extent]: negative counts from the end, beyond is the end.
 func bound(b, extent Dim) Dim {
 	n, ok := b.Int()
@@ -58,9 +61,9 @@ func bound(b, extent Dim) Dim {
 	switch {
 	case n < 0 && okE:
 		return Known(max(0, e+n))
-	case n < 0 && n > -(1<<30):
+	case n < 0 && n > -beyond:
 		return extent.Add(b)
-	case n >= 1<<30:
+	case n >= beyond:
 		return extent
 	case okE:
 		return Known(min(n, e))
@@ -131,7 +134,7 @@ func (c *ctx) extentBetween(i int, extent Dim) (Dim, bool) {
 	}
 	n, known := extent.Int()
 	switch {
-	case step == -1 && start == -1 && end < -1<<30:
+	case step == -1 && start == -1 && end < -beyond:
 		return extent, true
 	case !known:
 		return Dim{}, false

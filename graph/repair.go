@@ -135,7 +135,7 @@ func (r *growth) settle(n *Node) {
 		}
 		dims := []int64{int64(len(ds))}[:len(v.Shape)]
 		g := r.in.g
-		n.Inputs[i] = g.insertBefore(n, "Where", nil, g.constant("theirs", NewTensor(theirs, dims...)), g.constant("was", NewTensor(was, dims...)), v)
+		n.Inputs[i] = g.insertBefore(n, "Where", nil, g.constant("theirs", NewTensor(theirs, dims...)), g.integers("was", v.Type, was, dims...), v)
 	}
 }
 
@@ -366,7 +366,7 @@ func (r *growth) slice(n *Node) {
 		}
 	}
 	if fixed, known := Shape(moved).ints(); known && !Shape(moved).Equal(ends) {
-		n.Inputs[2] = r.in.g.constant("ends", NewTensor(fixed, int64(len(fixed))))
+		n.Inputs[2] = r.in.g.integers("ends", n.Inputs[2].Type, fixed, int64(len(fixed)))
 	}
 }
 

@@ -15,6 +15,7 @@ type tiny struct {
 	tokens               int64 // with the class token, or the text's window
 	batch                int64 // 0 leaves it open
 	sequenceFirst        bool  // blocks work on [N,B,D]
+	channelsLast         bool  // images are [B,H,W,3]
 	named                bool  // Reshape targets name every extent, as tracing writes them
 	seed                 uint64
 	learned              learned
@@ -413,7 +414,12 @@ func (s tiny) dim() graph.Dim {
 func (s tiny) image() (*graph.Graph, error) {
 	return s.build(func(b *builder) {
 		patches := b.tokens - 1
-		pixels := b.Input("pixel_values", graph.Float, graph.Shape{b.dim(), graph.Known(3), graph.Known(2), graph.Known(2 * patches)})
+		var pixels *graph.Value
+		if b.channelsLast {
+			pixels = b.Transpose(b.Input("pixel_values", graph.Float, graph.Shape{b.dim(), graph.Known(2), graph.Known(2 * patches), graph.Known(3)}), 0, 3, 1, 2)
+		} else {
+			pixels = b.Input("pixel_values", graph.Float, graph.Shape{b.dim(), graph.Known(3), graph.Known(2), graph.Known(2 * patches)})
+		}
 		x := b.Op("Conv", graph.Attrs{"strides": []int64{2, 2}, "kernel_shape": []int64{2, 2}}, pixels, b.weight(b.width, 3, 2, 2))
 		batch := int64(0)
 		if b.named && b.batch > 0 {
