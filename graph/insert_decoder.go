@@ -118,7 +118,7 @@ func findDecoder(c *Graph, output string) (t *DecoderTower, err error) {
 	t.active = activeValues(view, view.Outputs, []*Value{t.Embedding})
 	t.Blocks = blockInputs(view, t.Embedding)
 	if len(t.Blocks) == 0 {
-		return t, unpromptable("no transformer block follows the token embeddings %q", t.Embedding.Name)
+		return t, unpromptable("no transformer block follows the token embeddings %q%s", t.Embedding.Name, t.Graph.unshaped())
 	}
 	found := attentions(view, t.active)
 	t.findWindow(view)

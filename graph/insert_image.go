@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -145,6 +146,16 @@ func unpromptable(format string, args ...any) error {
 	return errs.New(errs.Unsupported, "prompts can't enter: "+format, args...)
 }
 
+// unshaped names the first node whose output's shape is not known, behind which nothing is told apart: the rest of a sentence.
+func (g *Graph) unshaped() string {
+	for _, n := range g.Nodes {
+		if out := n.Outputs[0]; out != nil && out.Shape == nil {
+			return fmt.Sprintf(": the shape of what node %q (%s) makes is not known", n.Name, n.Op)
+		}
+	}
+	return ""
+}
+
 // findInsert looks at what lies before the first block: tokens are complete at the last
 // Add of a position table or Concat of class tokens there; where neither is found, where they
 // first are a sequence as wide as the block's.
@@ -221,7 +232,7 @@ func (t *ImageTower) findBlocks(all []segment, h ImageHints) (err error) {
 			return unpromptable("no transformer block (a softmax with a residual around it) is the only way from %q to %q, and node %q (Softmax) is in none", t.Pixels.Name, t.Output.Name, s.nodes[i].Name)
 		}
 	}
-	return unpromptable("no transformer block (a softmax with a residual around it) lies between %q and %q", t.Pixels.Name, t.Output.Name)
+	return unpromptable("no transformer block (a softmax with a residual around it) lies between %q and %q%s", t.Pixels.Name, t.Output.Name, t.Graph.unshaped())
 }
 
 // findLast finds the first cut of tokens behind the last block's attention.

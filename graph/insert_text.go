@@ -121,7 +121,7 @@ func (t *TextTower) findBlocks(h TextHints) (err error) {
 		}
 	}
 	if len(t.Blocks) == 0 {
-		return unpromptable("no transformer block follows the token embeddings %q", t.Embedding.Name)
+		return unpromptable("no transformer block follows the token embeddings %q%s", t.Embedding.Name, t.Graph.unshaped())
 	}
 	if h.End != "" {
 		t.end, err = t.endNamed(h.End, all)
