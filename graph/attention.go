@@ -204,9 +204,12 @@ func (a attentionLayer) causal(active map[*Value]bool) bool {
 
 var comparisons = set("Less", "LessOrEqual", "Greater", "GreaterOrEqual")
 
-// comparesPlaces: integers along one of the last two axes with integers along the other.
+// comparesPlaces: integers along one of the last two axes with integers along the other, perhaps as floats.
 func comparesPlaces(n *Node) bool {
-	if !comparisons[n.Op] || n.Inputs[0].Type.IsFloat() {
+	fractions := func(v *Value) bool {
+		return v.Type.IsFloat() && (v.Def == nil || v.Def.Op != "Cast" || v.Def.Inputs[0].Type.IsFloat())
+	}
+	if !comparisons[n.Op] || slices.ContainsFunc(n.Inputs, fractions) {
 		return false
 	}
 	row := func(v *Value) bool {

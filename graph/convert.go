@@ -201,6 +201,31 @@ func flattenedSoftmax(g *Graph, n *Node, from int64) error {
 	return nil
 }
 
+// unflattenSoftmax undoes that where the axis has turned out to be the last. The graph's shapes are known.
+func (g *Graph) unflattenSoftmax() {
+	readers := map[*Value][]*Node{}
+	for _, n := range g.Nodes {
+		for _, v := range n.Inputs {
+			readers[v] = append(readers[v], n)
+		}
+	}
+	for _, n := range g.Nodes {
+		if n.Op != "Softmax" && n.Op != "LogSoftmax" && n.Op != "Hardmax" {
+			continue
+		}
+		flat, after := n.Inputs[0].Def, readers[n.Outputs[0]]
+		if flat == nil || flat.Op != "Flatten" || len(after) != 1 || after[0].Op != "Reshape" {
+			continue
+		}
+		x, restore := flat.Inputs[0], after[0]
+		if shape := restore.Inputs[1].Def; x.Shape != nil && axisOf(flat, "axis", 1) == len(x.Shape)-1 && shape != nil && shape.Op == "Shape" && shape.Inputs[0] == x && len(shape.Attrs) == 0 {
+			n.Inputs[0], n.Outputs[0] = x, restore.Outputs[0]
+			n.Outputs[0].Def, restore.Outputs[0] = n, &Value{Name: g.freshName("flat"), Def: restore}
+		}
+	}
+	g.Prune()
+}
+
 // dropToIdentity: in inference Dropout passes its input on, and its mask is true.
 func dropToIdentity(g *Graph, n *Node, _ int64) error {
 	if training := n.Input(2); training != nil && !training.isFalse() {

@@ -108,8 +108,9 @@ func findDecoder(c *Graph, output string) (t *DecoderTower, err error) {
 	if err := c.Infer(); err != nil {
 		return t, err
 	}
+	c.unflattenSoftmax()
 	if len(t.Logits.Shape) != 3 {
-		return t, unpromptable("%q has shape %s, not [batch,sequence,vocabulary]", output, t.Logits.Shape)
+		return t, unpromptable("%q has shape %s, not [batch,sequence,vocabulary]%s", output, t.Logits.Shape, c.unshaped())
 	}
 	view := t.view()
 	if err := t.findTable(view); err != nil {

@@ -5,8 +5,8 @@ Usage: tensorflow_exports.py reference OUT [--small]   with exporters.txt instal
 
 The two can't share an environment: the last transformers with TensorFlow is older than the reference is made with. Every model is
 exported with its batch free, with all of its sizes fixed, and texts, as int64, with their length free as well. RoBERTa is left out, as
-TensorFlow's counts places otherwise than PyTorch's; so are CLIP's texts of free length, whose causal mask hangs on conditions that
-the run decides.
+TensorFlow's counts places otherwise than PyTorch's; so are CLIP's texts of free length and OPT, whose causal masks hang on conditions
+that the run decides.
 """
 import json
 import os
@@ -28,6 +28,7 @@ def reference(out):
         "clip_text": lambda: e.clip_text(cases=e.places), "clip_text_mask": lambda: e.clip_text(mask=True, cases=e.places), "clip_text_last": lambda: e.clip_text(last=True),
         "bert_first": lambda: e.sentence_encoder(first=True), "albert_first": lambda: e.sentence_encoder(which="albert", first=True),
     }
+    cases.update({"gpt2": lambda: e.prefixed("gpt2"), "gpt2_mask": lambda: e.prefixed("gpt2", mask=True)})
     for which in ("bert", "distilbert", "mpnet"):
         cases[which] = lambda which=which: e.sentence_encoder(e.averaged(), which=which)
     for name, make in cases.items():
@@ -50,6 +51,9 @@ def heads(tf, t):
         w = tf.cast(x[1], tf.float32)[:, :, None]
         return tf.reduce_sum(words(m, *x) * w, 1) / tf.reduce_sum(w, 1)
 
+    def logits(m, weights, *x):
+        return m(**dict(zip(WORDS, x)), use_cache=False).logits
+
     def first(m, weights, *x):
         return words(m, *x)[:, 0]
 
@@ -68,6 +72,7 @@ def heads(tf, t):
         "clip_text_last": (t.TFCLIPTextModel, lambda m, _, i: words(m, i)),
         "bert": (t.TFBertModel, mean), "bert_first": (t.TFBertModel, first), "albert_first": (t.TFAlbertModel, first),
         "distilbert": (t.TFDistilBertModel, mean), "mpnet": (t.TFMPNetModel, mean),
+        "gpt2": (t.TFGPT2LMHeadModel, logits), "gpt2_mask": (t.TFGPT2LMHeadModel, logits),
     }
 
 
@@ -86,6 +91,8 @@ def export(out, wanted):
         forms = {"free": (lambda d: (None, *d[1:]), "int32"), "fixed": (tuple, "int32")}
         if names[0] != "pixel_values" and not name.startswith("clip"):
             forms["long"] = (lambda d: (None, None), "int64")
+        if meta["kind"] == "decoder":  # of a fixed length its file holds no more places than the text has
+            forms = {"long": forms["long"]}
         for form, (dims, integer) in forms.items():
             kept = {**meta, "cases": [c for c in meta.get("cases", ()) if form == "long" or not c.get("insert") and not c["name"].startswith("inserted")]}
             to = lambda n: integer if n in WORDS else "float32"
