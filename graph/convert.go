@@ -41,6 +41,7 @@ func canonicalize(g *Graph, versions map[*Node]int64) (err error) {
 		g.Opset[""] = max(g.Opset[""], version)
 	}
 	g.dropIdentities()
+	g.sliceSequences()
 	if err := decompose(g); err != nil {
 		return err
 	}
@@ -50,6 +51,48 @@ func canonicalize(g *Graph, versions map[*Node]int64) (err error) {
 	}
 	maps.DeleteFunc(g.Opset, func(domain string, _ int64) bool { return !used[domain] })
 	return nil
+}
+
+// sliceSequences cuts the parts that are picked out of a tensor split into a sequence out of the tensor itself, as torch 2.5 and 2.6
+// write torch.split.
+func (g *Graph) sliceSequences() {
+	for _, n := range slices.Clone(g.Nodes) {
+		if n.Op != "SequenceAt" || n.Domain != "" || n.Inputs[0].Def == nil || n.Inputs[0].Def.Op != "SplitToSequence" || n.Inputs[0].Def.Input(1) == nil {
+			continue
+		}
+		split := n.Inputs[0].Def
+		start, end, ok := partOf(split.Inputs[1].Const, n.Inputs[1].Const)
+		if !ok {
+			continue
+		}
+		one := func(i int64) *Value { return g.constant("const", NewTensor([]int64{i}, 1)) }
+		n.Op, n.Attrs = "Slice", map[string]Attr{}
+		n.Inputs = []*Value{split.Inputs[0], one(start), one(end), one(split.Int("axis", 0))}
+	}
+	g.Prune()
+}
+
+// partOf is where the part of the given number begins and ends, of parts of one size or of a list of sizes.
+func partOf(sizes, number *Tensor) (start, end int64, ok bool) {
+	if sizes == nil || number == nil || number.Len() != 1 {
+		return 0, 0, false
+	}
+	each, err1 := integersOf(sizes)
+	at, err2 := integersOf(number)
+	if err1 != nil || err2 != nil || at[0] < 0 {
+		return 0, 0, false
+	}
+	i := at[0]
+	if len(sizes.Dims) == 0 { // the last may be smaller, as a Slice's is
+		return i * each[0], (i + 1) * each[0], each[0] > 0
+	}
+	if i >= int64(len(each)) {
+		return 0, 0, false
+	}
+	for _, size := range each[:i] {
+		start += size
+	}
+	return start, start + each[i], true
 }
 
 // convert brings the graph's nodes, and those of the graphs within them, up to opset 18.

@@ -261,7 +261,11 @@ func (t *ImageTower) measure(on map[*Value]bool, classTokens *int) error {
 		t.ClassTokens = *classTokens
 		return nil
 	}
-	l := &leaders{on, map[*Value]int64{}}
+	in, err := t.Graph.infer()
+	if err != nil {
+		return err
+	}
+	l := &leaders{in, on, map[*Value]int64{}}
 	t.ClassTokens = int(l.count(t.Insert, 0))
 	return nil
 }
@@ -290,6 +294,7 @@ func isTokenJoin(n *Node, on map[*Value]bool) bool {
 
 // leaders counts tokens at the front of values that are the same for all images.
 type leaders struct {
+	in    *inference
 	on    map[*Value]bool // values that depend on the image
 	known map[*Value]int64
 }
@@ -332,7 +337,7 @@ func (l *leaders) of(n *Node, extent int64, depth int) int64 {
 		if !ok || whole == extent {
 			return min(extent, l.count(x, depth+1))
 		}
-		if start, ok := sliceStart(n); ok {
+		if start, ok := l.sliceStart(n); ok {
 			return max(0, min(extent, l.count(x, depth+1)-start))
 		}
 	case broadcasts[n.Op] || elementwise[n.Op] || n.Op == "LayerNormalization":
@@ -347,11 +352,10 @@ func (l *leaders) of(n *Node, extent int64, depth int) int64 {
 	return 0
 }
 
-// sliceStart is the constant start of a Slice along axis 1 alone.
-func sliceStart(n *Node) (int64, bool) {
-	in := newInference(nil)
-	starts, ok1 := in.ints(n.Inputs[1])
-	axes, ok2 := in.ints(n.Input(3))
+// sliceStart is where a Slice along axis 1 alone starts in every run.
+func (l *leaders) sliceStart(n *Node) (int64, bool) {
+	starts, ok1 := l.in.ints(n.Inputs[1])
+	axes, ok2 := l.in.ints(n.Input(3))
 	if !ok1 || !ok2 || len(starts) != 1 || len(axes) != 1 || !axes[0].Is(1) && !axes[0].Is(-2) {
 		return 0, false
 	}
