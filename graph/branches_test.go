@@ -257,3 +257,39 @@ func operators(g *graph.Graph) []string {
 	}
 	return ops
 }
+
+// TestPartsOfASplitSequenceAreSlices where sizes and number are constants; others are picked as the file says.
+func TestPartsOfASplitSequenceAreSlices(t *testing.T) {
+	scalar := func(name string, x int64) message {
+		return message{}.number(2, uint64(graph.Int64)).packed(7, x).text(8, name)
+	}
+	axis := message{}.text(1, "axis").number(20, 2).number(3, 1)
+	for _, tt := range []struct {
+		name          string
+		sizes, number message
+		want          string
+	}{
+		{"parts of one size", scalar("sizes", 4), scalar("number", 0), "Slice [batch,4]"},
+		{"the last is smaller", scalar("sizes", 4), scalar("number", 1), "Slice [batch,2]"},
+		{"a list of sizes", intsConstant("sizes", 1, 3, 2), scalar("number", 1), "Slice [batch,3]"},
+		{"counted from the end", scalar("sizes", 4), scalar("number", -1), "SplitToSequence SequenceAt ?"},
+		{"beyond the list", intsConstant("sizes", 1, 5), scalar("number", 2), "SplitToSequence SequenceAt ?"},
+		{"no size", scalar("sizes", 0), scalar("number", 0), "SplitToSequence SequenceAt ?"},
+		{"a number that the run decides", scalar("sizes", 4), nil, "SplitToSequence SequenceAt ?"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g := message{}.inner(5, tt.sizes).inner(11, typed("x", graph.Float, "batch", 6))
+			if tt.number != nil {
+				g = g.inner(5, tt.number)
+			} else {
+				g = g.inner(11, typed("number", graph.Int64))
+			}
+			g = g.inner(1, node("SplitToSequence", "x sizes", "parts").inner(5, axis)).inner(1, node("SequenceAt", "parts number", "y")).inner(12, value("y"))
+			parsed := parse(t, model(g))
+			fold(t, parsed)
+			if got := strings.Join(append(operators(parsed), parsed.Outputs[0].Shape.String()), " "); got != tt.want {
+				t.Errorf("got %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
