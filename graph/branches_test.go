@@ -263,12 +263,13 @@ func TestPartsOfASplitSequenceAreSlices(t *testing.T) {
 	scalar := func(name string, x int64) message {
 		return message{}.number(2, uint64(graph.Int64)).packed(7, x).text(8, name)
 	}
-	axis := message{}.text(1, "axis").number(20, 2).number(3, 1)
+	axis, dropped := message{}.text(1, "axis").number(20, 2).number(3, 1), message{}.text(1, "keepdims").number(20, 2).number(3, 0)
 	for _, tt := range []struct {
 		name          string
 		sizes, number message
 		want          string
 	}{
+		{"single ones", scalar("sizes", 1), scalar("number", 5), "Gather [batch]"},
 		{"parts of one size", scalar("sizes", 4), scalar("number", 0), "Slice [batch,4]"},
 		{"the last is smaller", scalar("sizes", 4), scalar("number", 1), "Slice [batch,2]"},
 		{"a list of sizes", intsConstant("sizes", 1, 3, 2), scalar("number", 1), "Slice [batch,3]"},
@@ -284,7 +285,7 @@ func TestPartsOfASplitSequenceAreSlices(t *testing.T) {
 			} else {
 				g = g.inner(11, typed("number", graph.Int64))
 			}
-			g = g.inner(1, node("SplitToSequence", "x sizes", "parts").inner(5, axis)).inner(1, node("SequenceAt", "parts number", "y")).inner(12, value("y"))
+			g = g.inner(1, node("SplitToSequence", "x sizes", "parts").inner(5, axis).inner(5, dropped)).inner(1, node("SequenceAt", "parts number", "y")).inner(12, value("y"))
 			parsed := parse(t, model(g))
 			fold(t, parsed)
 			if got := strings.Join(append(operators(parsed), parsed.Outputs[0].Shape.String()), " "); got != tt.want {

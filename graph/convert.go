@@ -54,7 +54,7 @@ func canonicalize(g *Graph, versions map[*Node]int64) (err error) {
 }
 
 // sliceSequences cuts the parts that are picked out of a tensor split into a sequence out of the tensor itself, as torch 2.5 and 2.6
-// write torch.split.
+// write torch.split and unbind.
 func (g *Graph) sliceSequences() {
 	for _, n := range slices.Clone(g.Nodes) {
 		if n.Op != "SequenceAt" || n.Domain != "" || n.Inputs[0].Def == nil || n.Inputs[0].Def.Op != "SplitToSequence" || n.Inputs[0].Def.Input(1) == nil {
@@ -65,9 +65,15 @@ func (g *Graph) sliceSequences() {
 		if !ok {
 			continue
 		}
+		x, axis := split.Inputs[0], split.Int("axis", 0)
+		if len(split.Inputs[1].Const.Dims) == 0 && end == start+1 && split.Int("keepdims", 1) == 0 { // torch.unbind, as ONNX Runtime reads it
+			n.Op, n.Attrs = "Gather", map[string]Attr{"axis": {axis}}
+			n.Inputs = []*Value{x, g.constant("const", NewTensor([]int64{start}))}
+			continue
+		}
 		one := func(i int64) *Value { return g.constant("const", NewTensor([]int64{i}, 1)) }
 		n.Op, n.Attrs = "Slice", map[string]Attr{}
-		n.Inputs = []*Value{split.Inputs[0], one(start), one(end), one(split.Int("axis", 0))}
+		n.Inputs = []*Value{x, one(start), one(end), one(axis)}
 	}
 	g.Prune()
 }

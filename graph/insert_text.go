@@ -255,7 +255,7 @@ func (t *TextTower) findInputs(h TextHints) error {
 func becomesAngles(g *Graph, input *Value) bool {
 	on, varies := map[*Value]bool{input: true}, map[*Value]bool{}
 	for _, in := range g.Inputs {
-		for v := range reached(g, in) {
+		for v := range carried(g, in) {
 			varies[v] = true
 		}
 	}
@@ -279,13 +279,33 @@ func becomesAngles(g *Graph, input *Value) bool {
 // spelled returns the integer input [batch,sequence] whose elements v holds, only
 // rearranged; nil when there is none.
 func spelled(v *Value) *Value {
-	for v.Def != nil && (slices.Contains([]string{"Cast", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten", "Clip"}, v.Def.Op) || takesAll(v.Def)) {
-		v = v.Def.Inputs[0]
+	for v.Def != nil {
+		n := v.Def
+		switch {
+		case slices.Contains([]string{"Cast", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten", "Clip"}, n.Op), takesAll(n),
+			n.Op == "Expand" && n.Outputs[0].Shape.Equal(n.Inputs[0].Shape):
+			v = n.Inputs[0]
+			continue
+		case countsFromEnd(n):
+			v = n.Inputs[2]
+			continue
+		}
+		break
 	}
 	if v.Def != nil || v.IsConst() || v.Type.IsFloat() || len(v.Shape) != 2 {
 		return nil
 	}
 	return v
+}
+
+// countsFromEnd says whether n is Where(x < 0, x + rows, x), as JAX has indices that may count from a table's end.
+func countsFromEnd(n *Node) bool {
+	if n.Op != "Where" {
+		return false
+	}
+	x, below, moved := n.Inputs[2], n.Inputs[0].Def, n.Inputs[1].Def
+	return below != nil && below.Op == "Less" && below.Inputs[0] == x && isZero(below.Inputs[1]) &&
+		moved != nil && moved.Op == "Add" && slices.Contains(moved.Inputs, x)
 }
 
 // takesAll says whether n is a Slice that leaves its operand as it is.

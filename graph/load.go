@@ -492,8 +492,12 @@ func dimension(f field, value string, axis int) (Dim, error) {
 			}
 			d = Known(int64(f.Varint))
 		case 2:
-			if len(f.Bytes) > 0 {
-				d = opaque(string(f.Bytes))
+			name := string(f.Bytes)
+			if _, err := strconv.Atoi(name); err == nil {
+				name = "_" + name // torch 2.6 calls a free axis by the extent that it was exported with
+			}
+			if name != "" {
+				d = opaque(name)
 			}
 		}
 		return nil
