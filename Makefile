@@ -10,7 +10,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 export FORETOKEN_S3_BIN ?= $(CURDIR)/bin/foretoken-s3
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: build setup demo test lint unit browser clients fuzz reference exports exports-tensorflow node-tests baked real-sizes sd-sizes test-webgpu test-cuda memory fused bench report report-captions report-painter clean
+.PHONY: build setup demo test lint unit browser clients fuzz reference exports exports-older exports-jax exports-tensorflow node-tests baked real-sizes sd-sizes test-webgpu test-cuda memory fused bench report report-captions report-painter clean
 
 build: ## both binaries: the service and its embedded S3
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/foretoken ./cmd/foretoken
@@ -84,6 +84,18 @@ exports: setup ## many exporters' graphs with PyTorch's gradients, from bench/re
 	test -d .cache/exporters || (python3 -m venv .cache/exporters && .cache/exporters/bin/pip install -q -r bench/reference/exporters.txt)
 	.cache/exporters/bin/python bench/reference/exporters.py .cache/exports 2>.cache/exports.log
 	FORETOKEN_FIXTURES=$(CURDIR)/.cache/exports go test -count 1 ./graph/fixtures -run Fixtures
+
+exports-older: setup ## the same with torch 2.6 and transformers 4.48, whose exports differ
+	test -d .cache/exporters-older || (python3 -m venv .cache/exporters-older && .cache/exporters-older/bin/pip install -q -r bench/reference/exporters-older.txt)
+	.cache/exporters-older/bin/python bench/reference/exporters.py .cache/exports-older 2>.cache/exports-older.log
+	cd .cache/exports-older && rm -rf context_clip_text_longer_static_* convnext_dy_* siglip_vision_static_batch12_dy_* qdq4_clip_vision # see the requirements
+	FORETOKEN_FIXTURES=$(CURDIR)/.cache/exports-older go test -count 1 ./graph/fixtures -run Fixtures
+
+exports-jax: setup ## the same for towers that JAX and jax2onnx export, with JAX's gradients
+	test -d .cache/jax || (python3 -m venv .cache/jax && .cache/jax/bin/pip install -q -r bench/reference/jax.txt)
+	rm -rf .cache/exports-jax
+	.cache/jax/bin/python bench/reference/jax_exports.py .cache/exports-jax 2>.cache/exports-jax.log
+	FORETOKEN_FIXTURES=$(CURDIR)/.cache/exports-jax go test -count 1 ./graph/fixtures -run Fixtures
 
 exports-tensorflow: setup ## the same for models that TensorFlow and tf2onnx export, with PyTorch's gradients for the same weights
 	test -d .cache/exporters || (python3 -m venv .cache/exporters && .cache/exporters/bin/pip install -q -r bench/reference/exporters.txt)

@@ -532,9 +532,15 @@ def aimv2_vision():
     return Vision(one((m, lambda m, x: m(pixel_values=x).pooler_output)), m.embeddings, m.encoder.layers, 0, out="pooler_output")
 
 
+def plainly():
+    """Attention as its class has it: no fused path, which no exporter knows."""
+    if hasattr(torch.backends, "mha"):  # torch 2.6 has no such switch
+        torch.backends.mha.set_fastpath_enabled(False)
+
+
 def openclip(kind, cases=(), **more):
     import open_clip.model as oc
-    torch.backends.mha.set_fastpath_enabled(False)
+    plainly()
     torch.manual_seed(0)
     vision = oc.CLIPVisionCfg(layers=LAYERS, width=WIDTH, head_width=WIDTH // HEADS, patch_size=PATCH, image_size=SIDE, mlp_ratio=2, **(more if kind == "vision" else {}))
     text = oc.CLIPTextCfg(context_length=16, vocab_size=200, width=32, heads=4, layers=2)
@@ -555,7 +561,7 @@ def openclip(kind, cases=(), **more):
 def openclip_siglip_text():
     """SigLIP's text tower as open_clip has it: no mask, all tokens see each other, the last one is the embedding."""
     from open_clip.transformer import TextTransformer
-    torch.backends.mha.set_fastpath_enabled(False)
+    plainly()
     torch.manual_seed(0)
     m = TextTransformer(context_length=16, vocab_size=200, width=32, heads=4, layers=2, output_dim=OUT, no_causal_mask=True, pool_type="last", proj_bias=True, pad_id=1)
     return Text(named(m, ["input_ids"], lambda m, i: m(i)), m.token_embedding, {"input_ids": text_ids(199, 16)}, dynamic={"input_ids": {0: "batch"}}, blocks=m.transformer.resblocks)
@@ -591,7 +597,7 @@ def openai_vision():
             x = torch.cat([cls, x], dim=1) + self.positional_embedding.to(x.dtype)
             x = self.blocks(self.ln_pre(x).permute(1, 0, 2)).permute(1, 0, 2)
             return self.ln_post(x[:, 0, :]) @ self.proj
-    torch.backends.mha.set_fastpath_enabled(False)
+    plainly()
     torch.manual_seed(0)
     m = Tower()
     return Vision(m, m.ln_pre, m.blocks, 1, before=True, axis=0)
@@ -624,7 +630,7 @@ def openai_text(cases=()):
                 x = b(x, self.mask)
             x = self.ln_final(x.permute(1, 0, 2))
             return x[torch.arange(x.shape[0]), input_ids.argmax(dim=-1)] @ self.proj
-    torch.backends.mha.set_fastpath_enabled(False)
+    plainly()
     torch.manual_seed(0)
     m = Tower()
     ids = text_ids(199, 16)
