@@ -90,7 +90,7 @@ func textTowerOf(g *Graph, h TextHints) (*TextTower, error) {
 func (g *Graph) shapeAlike(ids string) bool {
 	want, changed := g.Input(ids).Shape, false
 	for _, in := range g.Inputs {
-		if len(in.Shape) != 2 {
+		if len(in.Shape) != 2 || len(want) != 2 {
 			continue
 		}
 		for axis, d := range in.Shape {
@@ -279,23 +279,25 @@ func becomesAngles(g *Graph, input *Value) bool {
 // spelled returns the integer input [batch,sequence] whose elements v holds, only
 // rearranged; nil when there is none.
 func spelled(v *Value) *Value {
-	for v.Def != nil {
-		n := v.Def
-		switch {
-		case slices.Contains([]string{"Cast", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten", "Clip"}, n.Op), takesAll(n),
-			n.Op == "Expand" && n.Outputs[0].Shape.Equal(n.Inputs[0].Shape):
-			v = n.Inputs[0]
-			continue
-		case countsFromEnd(n):
-			v = n.Inputs[2]
-			continue
-		}
-		break
+	for v.Def != nil && rearranged(v.Def) != nil {
+		v = rearranged(v.Def)
 	}
 	if v.Def != nil || v.IsConst() || v.Type.IsFloat() || len(v.Shape) != 2 {
 		return nil
 	}
 	return v
+}
+
+// rearranged is the operand whose integers n passes on; nil where it does more.
+func rearranged(n *Node) *Value {
+	switch {
+	case slices.Contains([]string{"Cast", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten", "Clip"}, n.Op), takesAll(n),
+		n.Op == "Expand" && n.Outputs[0].Shape.Equal(n.Inputs[0].Shape):
+		return n.Inputs[0]
+	case countsFromEnd(n):
+		return n.Inputs[2]
+	}
+	return nil
 }
 
 // countsFromEnd says whether n is Where(x < 0, x + rows, x), as JAX has indices that may count from a table's end.

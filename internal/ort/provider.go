@@ -95,9 +95,13 @@ func (p Provider) reckon(g *graph.Graph) *graph.Graph {
 	return g
 }
 
-// combines is whether n combines truth values of different shapes.
+// combines is whether n combines truth values that may be of different shapes.
 func combines(n *graph.Node) bool {
-	return n.Domain == "" && logical[n.Op] != "" && !n.Inputs[0].Shape.Equal(n.Inputs[1].Shape)
+	if n.Domain != "" || logical[n.Op] == "" {
+		return false
+	}
+	a, b := n.Inputs[0].Shape, n.Inputs[1].Shape
+	return a == nil || !a.Equal(b)
 }
 
 func usesHalves(g *graph.Graph) bool {
