@@ -292,13 +292,26 @@ func castKernel(c *computation) []Array {
 		switch {
 		case to == Bool:
 			return float64(flag(x != 0))
-		case !to.IsFloat():
-			return math.Trunc(x)
+		case to.IsFloat():
+			return x
+		case math.IsNaN(x) || math.IsInf(x, 0):
+			return indefinite(to)
 		}
-		return x
+		return math.Trunc(x)
 	})
 	out.Type = to
 	return one(out)
+}
+
+// indefinite is the integer that processors make of what is no finite number, which ONNX leaves open: some models multiply it by 0.
+func indefinite(t DataType) float64 {
+	switch t {
+	case Int32:
+		return math.MinInt32
+	case Int64:
+		return math.MinInt64
+	}
+	return 0
 }
 
 func whereShape(c *ctx) {

@@ -1,6 +1,8 @@
 package interp_test
 
 import (
+	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,5 +49,27 @@ func TestWhatCannotBeInterpretedIsAnErrorThatNamesTheNode(t *testing.T) {
 	_, err := interp.Run(one("NoSuchOperator"), map[string]*graph.Tensor{"x": x, "y": x})
 	if errs.Of(err) != errs.Unsupported {
 		t.Errorf("an operator without a kernel is an error of kind %s", errs.Of(err))
+	}
+}
+
+// TestWhatIsNoNumberIsNoneTimesNothing: MPNet's distances, as TensorFlow writes them, are the logarithm of 0 as an integer, times 0.
+func TestWhatIsNoNumberIsNoneTimesNothing(t *testing.T) {
+	for _, to := range []graph.DataType{graph.Int32, graph.Int64, graph.Uint8} {
+		g := graph.New()
+		err := g.Build(func(b *graph.Builder) {
+			x := b.Op("Cast", graph.Attrs{"to": int64(to)}, b.Input("x", graph.Float, graph.Shape{graph.Known(3)}))
+			zero := b.Op("Cast", graph.Attrs{"to": int64(to)}, b.Const(graph.NewTensor([]float32{0})))
+			b.Output("y", b.Op("Cast", graph.Attrs{"to": int64(graph.Float)}, b.Mul(x, zero)))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := interp.Run(g, map[string]*graph.Tensor{"x": graph.NewTensor([]float32{float32(math.Inf(-1)), float32(math.Inf(1)), float32(math.NaN())}, 3)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if y, err := graph.Values[float32](out["y"]); err != nil || !slices.Equal(y, []float32{0, 0, 0}) {
+			t.Errorf("%s: %v, %v", to, y, err)
+		}
 	}
 }
