@@ -38,9 +38,9 @@ func TestADeviceThatIsNotThereIsSaidToBe(t *testing.T) {
 	})
 }
 
-// TestTheDeviceComputesTheSame runs products, a softmax and a norm on the device that FORETOKEN_DEVICE names, all
-// kernels on the device, from weights in a file that a cast is computed from.
-func TestTheDeviceComputesTheSame(t *testing.T) {
+// device is the one beside the CPU that FORETOKEN_DEVICE names; a test without one is skipped.
+func device(t *testing.T) Provider {
+	t.Helper()
 	p, err := ProviderFromEnv()
 	if err != nil {
 		t.Fatal(err)
@@ -48,6 +48,13 @@ func TestTheDeviceComputesTheSame(t *testing.T) {
 	if p == CPU {
 		t.Skip("FORETOKEN_DEVICE names no device beside the CPU; make test-webgpu does")
 	}
+	return p
+}
+
+// TestTheDeviceComputesTheSame runs products, a softmax and a norm on the device that FORETOKEN_DEVICE names, all
+// kernels on the device, from weights in a file that a cast is computed from.
+func TestTheDeviceComputesTheSame(t *testing.T) {
+	p := device(t)
 	g := saved(t, func(b *graph.Builder) {
 		x := b.MatMul(b.Input("x", graph.Float, graph.Shape{graph.Sym("n"), graph.Known(256)}), widened(b, halves(b, 256, 256)))
 		x = b.Op("Softmax", graph.Attrs{"axis": int64(-1)}, b.Mul(x, b.Scalar(0.1, x)))
@@ -88,13 +95,7 @@ func TestTheDeviceComputesTheSame(t *testing.T) {
 
 // TestTheDeviceCombinesTruthValues of different shapes as the CPU does, as masks are made of.
 func TestTheDeviceCombinesTruthValues(t *testing.T) {
-	p, err := ProviderFromEnv()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if p == CPU {
-		t.Skip("FORETOKEN_DEVICE names no device beside the CPU; make test-webgpu does")
-	}
+	p := device(t)
 	in, data := map[string]*graph.Tensor{}, make([]float32, 144)
 	for i := range data {
 		data[i] = float32(i*37%23 - 11)
