@@ -141,10 +141,16 @@ def costs(s):
             f"| {s['memory_bytes'] / 1e9:.2f} / {s['measured_memory_bytes'] / 1e9:.2f} ({s['memory_bytes'] / s['measured_memory_bytes']:.2f}) |")
 
 
+def is_far(s):
+    """Whether a step's estimated time is further off than the 30 % that it may be."""
+    return abs(s["seconds"] / s["measured_seconds"] - 1) > 0.3
+
+
 def measure(work, foretoken, test, out, wanted):
-    rows, failed, starter = [], [], pathlib.Path(__file__).parents[2] / "starter" / "bundle"
+    rows, failed, far, starter = [], [], [], pathlib.Path(__file__).parents[2] / "starter" / "bundle"
     for tower, r in zip(("image", "text"), measured(test, starter)):
         rows.append(f"| the starter's {tower} tower, batch of 64 | {inspected(foretoken, starter)} | | | | {costs(r['Step'])}")
+        far += [f"the starter's {tower} tower"] * is_far(r["Step"])
     for folder, _, _ in folders(wanted):
         path = pathlib.Path(work) / folder
         made = subprocess.run([sys.executable, __file__, "export", work, folder], capture_output=True, text=True)
@@ -158,6 +164,7 @@ def measure(work, foretoken, test, out, wanted):
         r = lines[0]
         error = lambda kind: max(e for name, e in r["Errors"].items() if name.startswith(kind))
         rows.append(f"| {folder} | {time_taken} | {r['Seconds']:.2f} | {error('out'):.1e} | {error('grad'):.1e} | {costs(r['Step'])}")
+        far += [folder] * is_far(r["Step"])
         print(rows[-1], flush=True)
     head = [f"{cpu()}, {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}; torch {torch.__version__}.", "",
             "| tower, exporter, opset | inspect, s (of a core) | gradient graph, s | output | gradient | a step on one thread, s: estimated / measured (ratio) | memory, GB: estimated / measured (ratio) |",
@@ -167,6 +174,8 @@ def measure(work, foretoken, test, out, wanted):
     pathlib.Path(out).write_text(before + "<!-- real-sizes -->\n" + "\n".join(head + rows) + "\n<!-- /real-sizes -->" + after)
     if failed:
         sys.exit("not PyTorch's gradient: " + ", ".join(failed))
+    if far:
+        sys.exit("a step takes over 30 % more or less time than estimated: " + ", ".join(far))
 
 
 def cpu():
